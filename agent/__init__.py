@@ -1,0 +1,1 @@
+"""The process at a site: reads devices, holds the site to its plan, reports; works without the controller."""

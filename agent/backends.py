@@ -1,0 +1,94 @@
+"""What the governor's surroundings must offer: miners, AI pools, a meter. Real ones live in asic/, gpu/ and meter.py.
+
+The simulator offers the same faces, so that a virtual site runs the same governor, uplink and lease as a real one.
+Reading never blocks the event loop; a backend refreshes itself and the governor takes the newest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gridpivot.clock import Instant
+from gridpivot.columns import DeviceTable
+from gridpivot.curves import AiPool, MinerClass
+from gridpivot.vocabulary import Mode
+
+RowArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class MeterSample:
+    """One reading of a site meter. `read_at_s` is monotonic; power is import [W], energy the meter's own counter [J]."""
+
+    power_w: float
+    read_at_s: float
+    import_energy_j: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolReading:
+    """One AI pool now: wall power drawn [W], wall power that enforced limits allow [W], wall power wanted [W].
+
+    None is unknown. `demand_w` is what admitted work would draw without a limit.
+    """
+
+    power_w: float | None
+    limit_w: float
+    demand_w: float | None
+    gpus_present: int
+    read_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SiteInventory:
+    """Fixed order of devices: row i has class class_index[i] and hangs on feeder feeder_index[i]."""
+
+    classes: tuple[MinerClass, ...]
+    class_index: npt.NDArray[np.uint8]
+    feeders: tuple[str, ...]
+    feeder_index: npt.NDArray[np.uint16]
+    mac_addresses: bytes
+    pools: tuple[AiPool, ...]
+
+    @property
+    def device_count(self) -> int:
+        """Rows in every table."""
+        return len(self.class_index)
+
+
+class Miners(Protocol):
+    """ASICs at a site."""
+
+    def refresh(self, table: DeviceTable, polled_at_s: npt.NDArray[np.float64], now: Instant) -> None:
+        """Write the newest readings into `table` and the monotonic start of each device's last good poll into
+        `polled_at_s` (NaN before the first). Never blocks."""
+        ...
+
+    def command(self, rows: RowArray, mode: Mode, now: Instant) -> None:
+        """Ask devices to change mode. Returns at once; whether it worked shows in later readings."""
+        ...
+
+
+class Pools(Protocol):
+    """AI pools at a site, in inventory order."""
+
+    def read(self, now: Instant) -> Sequence[PoolReading]:
+        """Newest reading per pool. Never blocks."""
+        ...
+
+    def set_limit(self, pool: int, limit_w: float, now: Instant) -> None:
+        """Ask for enforced limits that allow at most `limit_w` at the wall. Returns at once."""
+        ...
+
+
+class Meter(Protocol):
+    """The site meter."""
+
+    def newest(self) -> MeterSample | None:
+        """Newest sample, None before the first. Never blocks."""
+        ...

@@ -1,0 +1,1 @@
+"""The process in the middle: sees all sites, prices every megawatt, sends each site a plan."""

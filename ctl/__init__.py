@@ -1,0 +1,1 @@
+"""The operator's command `gridpivot`: a client of the controller's API."""
