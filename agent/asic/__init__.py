@@ -1,0 +1,1 @@
+"""ASICs: one transport, one pure module per firmware family, one poller."""

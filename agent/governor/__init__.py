@@ -1,0 +1,1 @@
+"""Holds a site to its plan: pure decisions, level-triggered doing, the lease."""

@@ -1,0 +1,1 @@
+"""GPUs: NVML behind one thread, pools over it."""

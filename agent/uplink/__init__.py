@@ -1,0 +1,1 @@
+"""The way out: spool, session, reports."""

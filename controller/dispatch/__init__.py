@@ -1,0 +1,1 @@
+"""Which megawatt goes where: the model as arrays, its solution, plans and their reasons."""

@@ -1,0 +1,1 @@
+"""Grid events and overrides: windows over sites."""

@@ -1,0 +1,1 @@
+"""Live fleet state as numpy tables: no object per device."""

@@ -1,0 +1,1 @@
+"""Agents' sessions: the SessionService."""

@@ -1,0 +1,1 @@
+"""Prices and values: feeds, ages, sane bounds."""

@@ -1,0 +1,1 @@
+"""What must survive: plans, statuses, roll-ups, audit; SQL."""

@@ -1,0 +1,1 @@
+"""Miners that answer on real sockets."""
