@@ -58,6 +58,11 @@ class Outbox:
         queue = self._lanes[lane]
         return len(queue.waiting) + len(queue.in_flight)
 
+    def lowest(self, lane: Lane) -> int | None:
+        """Lowest sequence number that is not acknowledged; None when there is none."""
+        queue = self._lanes[lane]
+        return min((*queue.waiting, *queue.in_flight), default=None)
+
     def add(self, record: Pending) -> None:
         """A record is durable in the spool and may be sent."""
         self._lanes[record.lane].waiting[record.seq] = record.size
