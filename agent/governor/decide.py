@@ -35,6 +35,7 @@ class _Tick:
         self.modes: list[ModeCommand] = []
         self.limits: list[PoolCommand] = []
         self.shed_now_w = 0.0
+        self.moves_open = 0
 
     def command(self, rows: RowArray, mode: Mode, why: str) -> None:
         before = self.state.believed_w[rows].sum()
@@ -87,7 +88,7 @@ def decide(
         wake_in_flight_w=now.wake_w,
         silent=now.silent,
     )
-    return Actions(tuple(tick.modes), tuple(tick.limits), picture, _left_alone(state, standing))
+    return Actions(tuple(tick.modes), tuple(tick.limits), picture, _left_alone(state, standing), tick.moves_open)
 
 
 def _act(tick: _Tick, sensed: Sensed, standing: Standing, now: Estimate, orders: Orders, target_w: float) -> float:
@@ -109,6 +110,8 @@ def _act(tick: _Tick, sensed: Sensed, standing: Standing, now: Estimate, orders:
     lowered = {c.pool for c in tick.limits}
     open_wishes = [w for w in wish_list if w.pool not in lowered]
     rise_w = sum(w.rise_w for w in open_wishes) if trusted and full else 0.0
+    # What only refills the slack over demand may use free room, but sheds nobody.
+    pressing = any(w.rise_w > w.slack_w for w in open_wishes)
     room_w = target_w + allow_w - now.worst_w
     if rise_w and room_w > 0.0:
         for command in raise_limits(state, open_wishes, room_w, now.shed_credit_w > 0.002 * policy.ceiling_w):
@@ -118,7 +121,7 @@ def _act(tick: _Tick, sensed: Sensed, standing: Standing, now: Estimate, orders:
             rise_w -= given_w
             over_w += given_w
     need_w = over_w - now.shed_credit_w
-    if rise_w > 0.0:
+    if rise_w > 0.0 and pressing:
         # For room the cautious sum counts: too little would cost AI a second round through the meter's delay.
         need_w = max(need_w, rise_w - room_w - now.shed_credit_w)
     short_w = 0.0
@@ -177,6 +180,7 @@ def _economics(
     drop_w = _budget(state.drop_budget_w, orders.drop_ramp_w_per_min, elapsed_s)
     pick_up_w = _budget(state.pick_up_budget_w, orders.pick_up_ramp_w_per_min, elapsed_s)
     moves = toward_plan(state, sensed, standing, orders, policy, now_s)
+    tick.moves_open = sum(len(rows) for rows, _ in (*moves.down, *moves.up))
     down, used_w = within_drop_ramp(state, moves.down, drop_w)
     state.drop_budget_w = drop_w - used_w if orders.drop_ramp_w_per_min else 0.0
     for rows, mode in down:

@@ -122,6 +122,7 @@ class Actions:
     limits: tuple[PoolCommand, ...]
     picture: Picture
     left_alone: Mapping[Reason, int]
+    moves_open: int  # devices that do not stand yet as the plan wants them
 
 
 class ClassTables:
