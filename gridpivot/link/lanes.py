@@ -1,7 +1,6 @@
-"""Lanes as pure state machines: what to send next, what may be forgotten, what to acknowledge.
+"""The agent's end of the lanes as a pure state machine: what to send next, what may be forgotten.
 
-`Outbox` is the agent's end: it knows sequence numbers and sizes, never payloads. `LaneLedger` is the controller's:
-committed sequence numbers in, cumulative acknowledgements out. Neither has a clock, a socket or a database.
+`Outbox` knows sequence numbers and sizes, never payloads; no clock, no socket, no database.
 """
 
 from __future__ import annotations
@@ -125,38 +124,3 @@ class Outbox:
         done = [s for s in (*queue.waiting, *queue.in_flight) if s <= ack.through_seq or s in also]
         self.forget(ack.lane, done)
         return done
-
-
-class LaneLedger:
-    """Which sequence numbers of one lane are committed: a watermark and the islands above it."""
-
-    def __init__(self, through_seq: int = 0) -> None:
-        self.through_seq = through_seq
-        self._islands: set[int] = set()
-
-    def skip_below(self, first_seq: int) -> None:
-        """The agent holds nothing below `first_seq`: acknowledged before, or let go on purpose."""
-        if first_seq - 1 > self.through_seq:
-            self.through_seq = first_seq - 1
-            self._islands = {s for s in self._islands if s > self.through_seq}
-            self._absorb()
-
-    def is_new(self, seq: int) -> bool:
-        """Whether this sequence number has not been committed before."""
-        return seq > self.through_seq and seq not in self._islands
-
-    def committed(self, seqs: Iterable[int]) -> None:
-        """These records are durable."""
-        self._islands.update(s for s in seqs if s > self.through_seq)
-        self._absorb()
-
-    def _absorb(self) -> None:
-        while self.through_seq + 1 in self._islands:
-            self.through_seq += 1
-            self._islands.remove(self.through_seq)
-
-    def ack(self, lane: Lane, seqs: Iterable[int]) -> wire.LaneAck:
-        """Acknowledgement after `seqs` were committed."""
-        return wire.LaneAck(
-            lane=lane, through_seq=self.through_seq, also_seqs=sorted(s for s in seqs if s > self.through_seq)
-        )
