@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controller.dispatch.inputs import SiteDecision, SiteState
@@ -13,6 +13,7 @@ from gridpivot.vocabulary import Posture
 # Less than this is not worth a plan: a share of the ceiling, with a floor for small sites.
 MATERIAL_RATIO = 0.002
 MATERIAL_W = 1_000.0
+WINDOW_JITTER_MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +76,58 @@ def build_plan(decision: SiteDecision, site: SiteState, terms: Terms, now: Insta
     return plan
 
 
-def materially_different(old: pb.Plan | None, new: pb.Plan, class_power_w: Mapping[str, float]) -> str | None:
-    """What makes `new` worth sending, as a few words; None when the site may keep `old` (and only renew its lease).
+def materially_different(old: pb.Plan | None, new: pb.Plan) -> str | None:
+    """What makes `new` worth sending, as a few words; None when the site may keep `old` (its lease is renewed apart).
 
-    `class_power_w` is one machine's normal power [W] by class, to weigh machines against watts. Posture, ceilings
-    and windows always matter; machines and AI power only past MATERIAL_RATIO of the ceiling.
+    Fence, posture, ceilings, ramps, windows and the order of values always matter; machines past MATERIAL_RATIO of
+    their class (and half a machine), AI power past MATERIAL_RATIO of the ceiling (and MATERIAL_W).
     """
-    raise NotImplementedError
+    if old is None:
+        return "first plan"
+    if new.epoch != old.epoch:
+        return "new planner"
+    if abs(new.ceiling_w - old.ceiling_w) > 1.0:
+        return "ceiling"
+    if new.fallback.posture != old.fallback.posture or abs(new.fallback.ceiling_w - old.fallback.ceiling_w) > 1.0:
+        return "fallback"
+    if (new.drop_ramp_w_per_min, new.pick_up_ramp_w_per_min) != (old.drop_ramp_w_per_min, old.pick_up_ramp_w_per_min):
+        return "ramps"
+    if not _same_windows(old.events, new.events):
+        return "events"
+    if [c.name for c in new.classes] != [c.name for c in old.classes] or _order(new) != _order(old):
+        return "merit order"
+    for before, after in zip(old.classes, new.classes, strict=True):
+        was, now = _counts(before), _counts(after)
+        if max(abs(a - b) for a, b in zip(was, now, strict=True)) > max(0.5, MATERIAL_RATIO * sum(now)):
+            return f"machines of {after.name}"
+    enough_w = max(MATERIAL_W, MATERIAL_RATIO * new.ceiling_w)
+    for pool_before, pool_after in zip(old.pools, new.pools, strict=True):
+        for field_name in ("max_w", "expected_w", "fallback_w"):
+            if abs(getattr(pool_after, field_name) - getattr(pool_before, field_name)) > enough_w:
+                return f"AI pool {pool_after.name}"
+    return None
+
+
+def _counts(target: pb.ClassTarget) -> tuple[float, float, float, float]:
+    return target.sleep_machines, target.low_machines, target.normal_machines, target.turbo_machines
+
+
+def _order(plan: pb.Plan) -> tuple[list[str], list[str]]:
+    """Names by value: what the agent sheds first."""
+    classes = sorted(plan.classes, key=lambda c: (round(c.value_usd_per_mwh, 6), c.name))
+    return [c.name for c in classes], sorted(p.name for p in plan.pools)
+
+
+def _same_windows(old: Sequence[pb.EventWindow], new: Sequence[pb.EventWindow]) -> bool:
+    """Equal but for a second: windows are counted from now, and now is not read twice at one instant."""
+    ours, theirs = ({e.event_id: e for e in events} for events in (old, new))
+    if ours.keys() != theirs.keys():
+        return False
+    for event_id, before in ours.items():
+        after = theirs[event_id]
+        if before.HasField("ends_at_unix_ms") != after.HasField("ends_at_unix_ms"):
+            return False
+        times = (after.starts_at_unix_ms - before.starts_at_unix_ms, after.ends_at_unix_ms - before.ends_at_unix_ms)
+        if abs(after.ceiling_w - before.ceiling_w) > 1.0 or max(map(abs, times)) > WINDOW_JITTER_MS:
+            return False
+    return True
