@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from controller.dispatch.horizon import ceiling_now
-from controller.dispatch.inputs import FleetState, PoolState, SiteState
+from controller.dispatch.inputs import FleetState, PoolState, SiteState, Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def due(
         return Trigger("First plan since the controller started.", urgent=True, material=False)
     before = {site.name: site for site in last.fleet.sites}
     pairs = [(before[site.name], site) for site in fleet.sites if site.name in before]
-    urgent = [sentence for old, new in pairs for sentence in _lowered(old, new)]
+    urgent = [sentence for old, new in pairs for sentence in _lowered(old, new, now_s - last.at_s)]
     if urgent:
         return Trigger(_counted(urgent), urgent=True)
     if last.material_at_s is None or now_s - last.material_at_s >= thresholds.hold_off_s:
@@ -83,8 +83,8 @@ def _counted(sentences: list[str]) -> str:
     return f"{sentences[0]}{more}."
 
 
-def _lowered(old: SiteState, new: SiteState) -> Iterator[str]:
-    """Ceilings that are new or lower than at the last planning."""
+def _lowered(old: SiteState, new: SiteState, passed_s: float) -> Iterator[str]:
+    """Ceilings that are new, lower or at another time than `passed_s` ago."""
     if new.ceiling_w < old.ceiling_w:
         yield f"Ceiling at {new.name} was lowered to {new.ceiling_w / 1e6:.2f} MW"
     known = {window.event_id: window for window in old.windows}
@@ -95,8 +95,17 @@ def _lowered(old: SiteState, new: SiteState) -> Iterator[str]:
         if earlier is None:
             when = "now" if window.starts_in_s <= 0 else f"in {window.starts_in_s:.0f} s"
             yield f"Event {window.event_id} lowers {new.name} to {window.ceiling_w / 1e6:.2f} MW {when}"
-        elif window.ceiling_w < earlier.ceiling_w or window.starts_in_s > earlier.starts_in_s + 1.0:
+        elif window.ceiling_w < earlier.ceiling_w or _moved(earlier, window, passed_s):
             yield f"Event {window.event_id} at {new.name} changed to {window.ceiling_w / 1e6:.2f} MW"
+
+
+def _moved(earlier: Window, window: Window, passed_s: float) -> bool:
+    """Whether a window now starts earlier or ends later, by more than a second of jitter; one that runs has started."""
+    if max(0.0, window.starts_in_s) < max(0.0, earlier.starts_in_s - passed_s) - 1.0:
+        return True
+    if earlier.ends_in_s is None:
+        return False
+    return window.ends_in_s is None or window.ends_in_s > earlier.ends_in_s - passed_s + 1.0
 
 
 def _changes(old: SiteState, new: SiteState, limits: Thresholds) -> Iterator[tuple[float, str]]:

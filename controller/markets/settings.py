@@ -13,13 +13,15 @@ from gridpivot.vocabulary import AiPriority
 class RegionPrice(Section):
     """One region's power price: a fixed one, or a CSV file (`interval_start_utc,price_usd_per_mwh`, also .gz).
 
-    With both, the fixed price holds before the file's first interval. `day_ahead_csv` has the same shape and is known
-    in advance, so it may be used as the forecast.
+    With both, the fixed price holds before the file's first interval. `day_ahead_csv` has the same shape and serves
+    as the forecast, but only as far ahead as it is surely published: ERCOT's, out at 13:30 for the day after, always
+    reaches 10 h.
     """
 
     usd_per_mwh: float | None = None
     csv: Path | None = None
     day_ahead_csv: Path | None = None
+    day_ahead_known_h: float = Field(default=10.0, ge=0, le=48)
     offset_usd_per_mwh: float = 0.0  # added to every price of the file: transport, a site's own contract
 
 
