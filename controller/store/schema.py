@@ -1,0 +1,146 @@
+"""The tables of the store. Times are milliseconds since the Unix epoch (UTC); payloads are protobuf or zstd bytes.
+
+What is queried stands in columns of its own; everything else stays in the payload, so that a new field in the
+contract needs no migration. `migrations/` builds these tables; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+lane_cursors = Table(
+    "lane_cursors",
+    metadata,
+    Column("site", String(128), primary_key=True),
+    Column("boot_id", LargeBinary(64), primary_key=True),
+    Column("lane", Integer, primary_key=True),
+    Column("through_seq", BigInteger, nullable=False),
+    Column("also_seqs", Text, nullable=False),  # JSON list, ascending
+    Column("updated_at_unix_ms", BigInteger, nullable=False),
+)
+
+
+def _lane_record(name: str, at: str, *columns: Column[object]) -> Table:
+    """A table of what sites sent: (site, boot_id, lane, seq) makes a repeated delivery the same row."""
+    return Table(
+        name,
+        metadata,
+        Column("site", String(128), primary_key=True),
+        Column("boot_id", LargeBinary(64), primary_key=True),
+        Column("lane", Integer, primary_key=True),
+        Column("seq", BigInteger, primary_key=True),
+        Column(at, BigInteger, nullable=False),
+        *columns,
+        Column("payload", LargeBinary, nullable=False),
+        Index(None, "site", at),
+        Index(None, at),
+    )
+
+
+site_events = _lane_record("site_events", "occurred_at_unix_ms", Column("kind", String(64), nullable=False))
+rollups = _lane_record(
+    "rollups",
+    "observed_at_unix_ms",
+    Column("metered_power_w", Float),  # null = meter not trusted
+    Column("plan_epoch", BigInteger, nullable=False),
+    Column("plan_version", BigInteger, nullable=False),
+)
+
+inventories = Table(
+    "inventories",
+    metadata,
+    Column("site", String(128), primary_key=True),
+    Column("inventory_hash", LargeBinary(64), nullable=False),
+    Column("taken_at_unix_ms", BigInteger, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("decision_id", String(64), primary_key=True),
+    Column("decided_at_unix_ms", BigInteger, nullable=False, index=True),
+    Column("trigger", Text, nullable=False),
+    Column("objective_usd", Float),
+    Column("inputs", LargeBinary, nullable=False),  # zstd of JSON: replays the decision
+    Column("outcome", LargeBinary, nullable=False),  # zstd of JSON
+)
+
+plans = Table(
+    "plans",
+    metadata,
+    Column("site", String(128), primary_key=True),
+    Column("epoch", BigInteger, primary_key=True),
+    Column("version", BigInteger, primary_key=True),
+    Column("issued_at_unix_ms", BigInteger, nullable=False, index=True),
+    Column("reason", Text, nullable=False),
+    Column("decision_id", String(64), nullable=False),
+    Column("plan", LargeBinary, nullable=False),  # the exact bytes that were signed
+    Column("signature", LargeBinary, nullable=False),
+    Column("key_id", String(128), nullable=False),
+)
+
+plan_statuses = Table(
+    "plan_statuses",
+    metadata,
+    Column("status_id", Integer, primary_key=True, autoincrement=True),
+    Column("site", String(128), nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("heard_at_unix_ms", BigInteger, nullable=False, index=True),
+    Column("status", String(32), nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Index(None, "site", "epoch", "version"),
+    sqlite_autoincrement=True,
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("audit_id", String(64), primary_key=True),
+    Column("at_unix_ms", BigInteger, nullable=False, index=True),
+    Column("actor", String(128), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("idempotency_key", String(128)),  # null = none given
+    Column("request", Text, nullable=False),  # JSON
+    Column("response", Text, nullable=False),  # JSON; what a retry with the same key is answered
+    UniqueConstraint("idempotency_key"),
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("order_id", String(64), primary_key=True),
+    Column("kind", String(16), nullable=False),  # event or override
+    Column("created_at_unix_ms", BigInteger, nullable=False),
+    Column("released_at_unix_ms", BigInteger),
+    Column("payload", Text, nullable=False),  # JSON of events.windows.Order
+)
+
+planner = Table(
+    "planner",
+    metadata,
+    Column("planner_id", Integer, primary_key=True),  # one row: 1
+    Column("epoch", BigInteger, nullable=False),
+)
