@@ -32,7 +32,7 @@ from agent.asic.family import (
     text_or_none,
 )
 from agent.asic.luxos import split_joined
-from gridpivot.errors import BadReply
+from gridpivot.errors import BadReply, DeviceUnreachable
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 
 READ_CONF = HttpRequest("get_miner_conf", "GET", "/cgi-bin/get_miner_conf.cgi")
@@ -78,7 +78,11 @@ class Antminer:
             raise BadReply(f"neither summary nor stats can be read (code {code}, {said[:60]!r})")
         figures = {**(stats or {}), **(summary or {})}
         hashrate_hs = next(
-            (h for key in ("GHS 5s", "rate_5s", "GHS av", "rate_avg") if (h := bounded(figures.get(key), 0, MAX_HASHRATE_HS, 1e9)) is not None),
+            (
+                h
+                for key in ("GHS 5s", "rate_5s", "GHS av", "rate_avg")
+                if (h := bounded(figures.get(key), 0, MAX_HASHRATE_HS, 1e9)) is not None
+            ),
             None,
         )
         uptime_s = bounded(figures.get("Elapsed", figures.get("elapsed")), 0, 1e10)
@@ -110,13 +114,18 @@ class Antminer:
         before = yield READ_CONF
         pools = _pools(before)
         if pools is None:
-            return Outcome(Reason.FAILED, "configuration has no list of pools; left alone, since a write could erase them")
+            return Outcome(
+                Reason.FAILED, "configuration has no list of pools; left alone, since a write could erase them"
+            )
         if not any(key in before for key in MODE_KEYS):
             return Outcome(Reason.UNSUPPORTED, "this firmware's configuration has no work mode")
         if conf_mode(before) is mode:
             return ACCEPTED
         changed = with_mode(before, wanted)
-        yield _write_conf(changed)
+        try:
+            yield _write_conf(changed)
+        except (DeviceUnreachable, BadReply):
+            pass  # some web servers drop the connection as the daemon restarts: the read-back decides
         after = yield READ_CONF
         if _pools(after) != pools:
             yield _write_conf(changed)
@@ -185,8 +194,7 @@ def _chain_power(figures: Mapping[str, Any]) -> float | None:
     raw = figures.get("chain_power")
     if isinstance(raw, str):
         raw = raw.upper().rstrip().removesuffix("W").strip()
-    watts = bounded(raw, 1, MAX_POWER_W)
-    return watts
+    return bounded(raw, 1, MAX_POWER_W)
 
 
 def _hottest(stats: Mapping[str, Any]) -> float | None:

@@ -17,6 +17,10 @@ from gridpivot.errors import BadReply
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 
 
+MAX_POWER_W = 20_000.0  # no single machine behind one control board draws more
+MAX_HASHRATE_HS = 5e15  # an order of magnitude above the largest machine sold
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """One device as it described itself. None is unknown; zero is a measurement.
@@ -71,7 +75,14 @@ CAPABILITIES: Mapping[str, Capabilities] = MappingProxyType(
             sleep=True, low=True, turbo=True, watt_limit=False, percent=False, has_power=True, shed_s=5.0, wake_s=60.0
         ),
         "antminer": Capabilities(
-            sleep=True, low=True, turbo=True, watt_limit=False, percent=False, has_power=False, shed_s=60.0, wake_s=300.0
+            sleep=True,
+            low=True,
+            turbo=True,
+            watt_limit=False,
+            percent=False,
+            has_power=False,
+            shed_s=60.0,
+            wake_s=300.0,
         ),
     }
 )
@@ -224,7 +235,8 @@ def first(reply: Any, section: str, index: int = 0) -> Mapping[str, Any] | None:
         return None
     rows = reply.get(section)
     if isinstance(rows, list) and len(rows) > index and isinstance(rows[index], Mapping):
-        return rows[index]
+        row: Mapping[str, Any] = rows[index]
+        return row
     return None
 
 
@@ -253,7 +265,3 @@ def require_mapping(reply: Any, what: str) -> Mapping[str, Any]:
     if not isinstance(reply, Mapping):
         raise BadReply(f"{what}: expected an object, got {type(reply).__name__}")
     return reply
-
-
-MAX_POWER_W = 20_000.0  # no single machine behind one control board draws more
-MAX_HASHRATE_HS = 5e15  # an order of magnitude above the largest machine sold

@@ -71,7 +71,11 @@ class LuxOs:
         power = first(replies.get("power"), "POWER") or {}
         version = first(memory.slow_replies.get("version"), "VERSION") or {}
         hashrate_hs = next(
-            (h for key in ("GHS 5s", "GHS 1m", "GHS av") if (h := bounded(summary.get(key), 0, MAX_HASHRATE_HS, 1e9)) is not None),
+            (
+                h
+                for key in ("GHS 5s", "GHS 1m", "GHS av")
+                if (h := bounded(summary.get(key), 0, MAX_HASHRATE_HS, 1e9)) is not None
+            ),
             None,
         )
         power_w = bounded(power.get("Watts"), 0, MAX_POWER_W)
@@ -102,7 +106,9 @@ class LuxOs:
             return Outcome(Reason.UNSUPPORTED, "unknown is no mode to command")
         wanted = memory.profiles.of(mode)
         if mode in (Mode.LOW, Mode.TURBO) and wanted is None:
-            return Outcome(Reason.UNSUPPORTED, f"no LuxOS profile is named for {mode}; set it in the class of the inventory")
+            return Outcome(
+                Reason.UNSUPPORTED, f"no LuxOS profile is named for {mode}; set it in the class of the inventory"
+            )
         if mode is Mode.SLEEP:
             return (yield from _in_session((("curtail", "sleep"),)))
         config = first((yield _plain("config")), "CONFIG") or {}

@@ -70,12 +70,19 @@ def leading_comma(text: str) -> str:
 
 def pair_in_list(text: str) -> str:
     """`"error_code":["329":"..."]` (Whatsminer): a key and value in a list become an object in it."""
-    return re.sub(r'\[\s*("\d{1,6}"\s*:\s*"[^"\[\]]{0,200}"(?:\s*,\s*"\d{1,6}"\s*:\s*"[^"\[\]]{0,200}")*)\s*\]', r"[{\1}]", text)
+    return re.sub(
+        r'\[\s*("\d{1,6}"\s*:\s*"[^"\[\]]{0,200}"(?:\s*,\s*"\d{1,6}"\s*:\s*"[^"\[\]]{0,200}")*)\s*\]', r"[{\1}]", text
+    )
 
 
 def invalid_escape(text: str) -> str:
     r"""`\'` and other escapes that JSON does not know lose their backslash."""
-    return re.sub(r'\\(.)', lambda match: match.group(0) if match.group(1) in '"\\/bfnrtu' else match.group(1), text, flags=re.DOTALL)
+    return re.sub(
+        r"\\(.)",
+        lambda match: match.group(0) if match.group(1) in '"\\/bfnrtu' else match.group(1),
+        text,
+        flags=re.DOTALL,
+    )
 
 
 REPAIRS: Mapping[str, Callable[[str], str]] = MappingProxyType(

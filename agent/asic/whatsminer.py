@@ -121,9 +121,7 @@ class Whatsminer:
         """Dialogue that sets the firmware's own power limit [W]; it restarts mining, so it is no fast lever."""
         if login is None:
             return Outcome(Reason.NO_CREDENTIALS, "no whatsminer password is set; add it to the agent's settings")
-        return (
-            yield from _write({"cmd": "adjust_power_limit", "power_limit": str(limit_w)}, memory, login, now_s)
-        )
+        return (yield from _write({"cmd": "adjust_power_limit", "power_limit": str(limit_w)}, memory, login, now_s))
 
 
 def _plain(command: str) -> ApiRequest:
