@@ -8,6 +8,7 @@ change the mode, write, read back, and put the pools back if they came out diffe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -122,10 +123,9 @@ class Antminer:
         if conf_mode(before) is mode:
             return ACCEPTED
         changed = with_mode(before, wanted)
-        try:
+        # Some web servers drop the connection as the daemon restarts: the read-back decides, not this reply.
+        with suppress(DeviceUnreachable, BadReply):
             yield _write_conf(changed)
-        except (DeviceUnreachable, BadReply):
-            pass  # some web servers drop the connection as the daemon restarts: the read-back decides
         after = yield READ_CONF
         if _pools(after) != pools:
             yield _write_conf(changed)

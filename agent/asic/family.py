@@ -16,7 +16,6 @@ from typing import Any, Protocol
 from gridpivot.errors import BadReply
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 
-
 MAX_POWER_W = 20_000.0  # no single machine behind one control board draws more
 MAX_HASHRATE_HS = 5e15  # an order of magnitude above the largest machine sold
 

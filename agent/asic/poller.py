@@ -71,7 +71,7 @@ class AsicPoller:
         count = inventory.site.device_count
         self._table = DeviceTable(count)
         self._polled_at_s = np.full(count, np.nan)
-        self._due_s = np.zeros(count)
+        self._due_s: npt.NDArray[np.float64] = np.zeros(count)
         self._urgent: set[int] = set()
         self._again: set[int] = set()  # asked for while their poll was under way
         self._watches = [_Watch() for _ in range(count)]
@@ -140,7 +140,7 @@ class AsicPoller:
         """Poll and command until cancelled. Polls are spread over the beat, so that a sweep is no burst."""
         count = len(self._lines)
         start_s = self._clock.now().monotonic_s
-        self._due_s = start_s + np.arange(count) * (min(self.settings.beat_s, 2.0) / max(count, 1))
+        self._due_s[:] = start_s + np.arange(count) * (min(self.settings.beat_s, 2.0) / max(count, 1))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._schedule(), name="asic-schedule")
             for number in range(min(self.settings.concurrency, max(count, 1))):
