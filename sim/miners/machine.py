@@ -61,19 +61,28 @@ class Machine:
         """Modes this machine has."""
         return frozenset(self._points)
 
-    def command(self, mode: Mode, now_s: float) -> None:
-        """Change mode; raises KeyError for a mode the machine lacks. The mode it is in already changes nothing."""
-        target = self._points[mode]
+    def command(self, mode: Mode, now_s: float, *, restart: bool = False) -> None:
+        """Change mode; raises KeyError for a mode the machine lacks. The mode it is in already changes nothing.
+
+        `restart` boots the mining software also between two hashing modes (stock Antminer).
+        """
+        if mode not in self._points:
+            raise KeyError(mode)
         self.advance(now_s)
         if mode is self.mode:
             return
+        still_booting = self._booting and now_s - self._changed_s < self.timing.wake_s
+        if still_booting and mode is not Mode.SLEEP and not restart:
+            self.mode = mode  # the boot goes on, towards another level
+            return
         self._from = ModePoint(self.true_power_w(now_s), self.hashrate_hs(now_s))
-        self._booting = self.mode is Mode.SLEEP
+        self._booting = self.mode is Mode.SLEEP or (restart and mode is not Mode.SLEEP)
         if self._booting:
             self._started_s, self._shares = now_s, 0.0
+            if restart:
+                self._from = self._points[Mode.SLEEP]
         self._changed_s = now_s
         self.mode = mode
-        assert target is self._points[mode]
 
     def advance(self, now_s: float) -> None:
         """Let shares accrue up to `now_s`."""

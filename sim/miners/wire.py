@@ -103,11 +103,11 @@ class WireMiner:
     terminator = b"\x00"
 
     def __init__(
-        self, machine: Machine, mac: str, *, password: str = "admin", clock: Callable[[], float] = time.monotonic
+        self, machine: Machine, mac: str, *, password: str = "", clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.machine = machine
         self.mac = mac
-        self.password = password
+        self.password = password or "admin"  # what real ones leave the factory with
         self.clock = clock
         self.fault = WireFault.NONE
         self.requests = 0
