@@ -1,0 +1,215 @@
+"""Stock Antminer firmware: cgminer reads on TCP 4028, power modes through the web server's CGI. Pure.
+
+The S19 reports no watts at all; newer models carry `chain_power`. Work modes are 0 normal, 1 sleep, 2 high, 3 low and
+live in the miner's configuration, which can only be written whole: a careless write erases the pools. So: read,
+change the mode, write, read back, and put the pools back if they came out different. The daemon restarts behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import orjson
+
+from agent.asic.family import (
+    ACCEPTED,
+    MAX_HASHRATE_HS,
+    MAX_POWER_W,
+    ApiRequest,
+    Dialogue,
+    HttpRequest,
+    Login,
+    Memory,
+    Outcome,
+    Reading,
+    Request,
+    bounded,
+    count,
+    first,
+    number,
+    status_of,
+    text_or_none,
+)
+from agent.asic.luxos import split_joined
+from gridpivot.errors import BadReply, DeviceUnreachable
+from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
+
+READ_CONF = HttpRequest("get_miner_conf", "GET", "/cgi-bin/get_miner_conf.cgi")
+WORK_MODES: Mapping[Mode, int] = {Mode.NORMAL: 0, Mode.SLEEP: 1, Mode.TURBO: 2, Mode.LOW: 3}
+MODE_KEYS = ("miner-mode", "bitmain-work-mode")
+WAKE_S = 300.0
+
+
+class Antminer:
+    """Stock Antminer (S19 and later)."""
+
+    name = "antminer"
+
+    def requests(self, memory: Memory) -> tuple[Request, ...]:
+        """`summary` and `stats`: joined until the device refuses that, then one each."""
+        stats = {"command": "stats", "new_api": True} if memory.needs_new_api else {"command": "stats"}
+        if not memory.refuses_joined:
+            return (ApiRequest("summary+stats", orjson.dumps({"command": "summary+stats"})),)
+        return (ApiRequest("summary", orjson.dumps({"command": "summary"})), ApiRequest("stats", orjson.dumps(stats)))
+
+    def slow_requests(self, memory: Memory) -> tuple[Request, ...]:
+        """The configuration with the work mode, and the model."""
+        return (READ_CONF, ApiRequest("version", orjson.dumps({"command": "version"})))
+
+    def absorb(self, request: Request, reply: Any, memory: Memory) -> tuple[dict[str, Any], bool]:
+        """Remember a refused join, and `stats` that need the newer form."""
+        if "+" in request.name:
+            parts = split_joined(request.name, reply)
+            if not parts:
+                memory.refuses_joined = True
+            return parts, not parts
+        if request.name == "stats" and not memory.needs_new_api and _chains(reply) is None:
+            memory.needs_new_api = True
+            return {}, True
+        return {request.name: reply}, False
+
+    def parse(self, replies: Mapping[str, Any], memory: Memory) -> Reading:
+        """Hashrates are GH/s, numbers or strings. Without a sensor watts stay unknown, for the caller to model."""
+        summary = first(replies.get("summary"), "SUMMARY")
+        stats = _chains(replies.get("stats"))
+        if summary is None and stats is None:
+            _, code, said = status_of(replies.get("summary"))
+            raise BadReply(f"neither summary nor stats can be read (code {code}, {said[:60]!r})")
+        figures = {**(stats or {}), **(summary or {})}
+        hashrate_hs = next(
+            (
+                h
+                for key in ("GHS 5s", "rate_5s", "GHS av", "rate_avg")
+                if (h := bounded(figures.get(key), 0, MAX_HASHRATE_HS, 1e9)) is not None
+            ),
+            None,
+        )
+        uptime_s = bounded(figures.get("Elapsed", figures.get("elapsed")), 0, 1e10)
+        mode = conf_mode(memory.slow_replies.get("get_miner_conf"))
+        state = _state(mode, hashrate_hs, uptime_s)
+        power_w = _chain_power(figures)
+        version = first(memory.slow_replies.get("version"), "VERSION") or first(replies.get("stats"), "STATS") or {}
+        return Reading(
+            power_w=power_w,
+            hashrate_hs=hashrate_hs,
+            temp_c=_hottest(stats or {}),
+            state=state,
+            mode=mode,
+            reason=Reason.WAKING if state is DeviceState.WAKING else Reason.NONE,
+            provenance=Provenance.UNKNOWN if power_w is None else Provenance.DEVICE,
+            accepted_shares=count(figures.get("Accepted")),
+            uptime_s=uptime_s,
+            model=text_or_none(version.get("Type")),
+            firmware=text_or_none(version.get("CompileTime")),
+        )
+
+    def command(self, mode: Mode, memory: Memory, login: Login | None, now_s: float) -> Dialogue:
+        """Read, modify, write, verify. Writes nothing when the mode is already set, to spare a restart."""
+        wanted = WORK_MODES.get(mode)
+        if wanted is None:
+            return Outcome(Reason.UNSUPPORTED, "unknown is no mode to command")
+        if login is None:
+            return Outcome(Reason.NO_CREDENTIALS, "no antminer password is set; add it to the agent's settings")
+        before = yield READ_CONF
+        pools = _pools(before)
+        if pools is None:
+            return Outcome(
+                Reason.FAILED, "configuration has no list of pools; left alone, since a write could erase them"
+            )
+        if not any(key in before for key in MODE_KEYS):
+            return Outcome(Reason.UNSUPPORTED, "this firmware's configuration has no work mode")
+        if conf_mode(before) is mode:
+            return ACCEPTED
+        changed = with_mode(before, wanted)
+        # Some web servers drop the connection as the daemon restarts: the read-back decides, not this reply.
+        with suppress(DeviceUnreachable, BadReply):
+            yield _write_conf(changed)
+        after = yield READ_CONF
+        if _pools(after) != pools:
+            yield _write_conf(changed)
+            restored = _pools((yield READ_CONF)) == pools
+            told = "restored" if restored else "NOT restored: check this device by hand"
+            return Outcome(Reason.FAILED, f"the pools changed behind the write and were {told}")
+        if conf_mode(after) is not mode:
+            return Outcome(Reason.FAILED, f"work mode was not taken (reads {conf_mode(after)})", retry=True)
+        return ACCEPTED
+
+
+def conf_mode(conf: Any) -> Mode:
+    """Mode in a miner configuration; unknown when absent or of an unknown number."""
+    if not isinstance(conf, Mapping):
+        return Mode.UNKNOWN
+    for key in MODE_KEYS:
+        value = number(conf.get(key))
+        if value is not None:
+            return next((mode for mode, code in WORK_MODES.items() if code == value), Mode.UNKNOWN)
+    return Mode.UNKNOWN
+
+
+def with_mode(conf: Mapping[str, Any], code: int) -> dict[str, Any]:
+    """The whole configuration with another work mode.
+
+    The web page reads `bitmain-work-mode` and `bitmain-freq-level` but posts `miner-mode` and `freq-level`, so the
+    write carries both spellings.
+    """
+    changed = {**conf, **dict.fromkeys(MODE_KEYS, code)}
+    if "bitmain-freq-level" in conf:
+        changed.setdefault("freq-level", conf["bitmain-freq-level"])
+    return changed
+
+
+def _write_conf(conf: Mapping[str, Any]) -> HttpRequest:
+    return HttpRequest("set_miner_conf", "POST", "/cgi-bin/set_miner_conf.cgi", orjson.dumps(conf))
+
+
+def _pools(conf: Any) -> list[Any] | None:
+    pools = conf.get("pools") if isinstance(conf, Mapping) else None
+    return pools if isinstance(pools, list) and pools else None
+
+
+def _chains(reply: Any) -> Mapping[str, Any] | None:
+    """The row of `stats` with figures: the second of the old shape, the first (with `chain`) of the new one."""
+    second, leading = first(reply, "STATS", 1), first(reply, "STATS")
+    for row in (second, leading):
+        if row is not None and ("chain" in row or "GHS 5s" in row or "GHS av" in row):
+            return row
+    return None
+
+
+def _state(mode: Mode, hashrate_hs: float | None, uptime_s: float | None) -> DeviceState:
+    if hashrate_hs is None:
+        return DeviceState.UNKNOWN
+    if mode is Mode.SLEEP:
+        return DeviceState.STOPPING if hashrate_hs > 0 else DeviceState.SLEEPING
+    if hashrate_hs > 0:
+        return DeviceState.HASHING
+    if mode is Mode.UNKNOWN:
+        return DeviceState.IDLE
+    return DeviceState.WAKING if uptime_s is not None and uptime_s < WAKE_S else DeviceState.IDLE
+
+
+def _chain_power(figures: Mapping[str, Any]) -> float | None:
+    raw = figures.get("chain_power")
+    if isinstance(raw, str):
+        raw = raw.upper().rstrip().removesuffix("W").strip()
+    return bounded(raw, 1, MAX_POWER_W)
+
+
+def _hottest(stats: Mapping[str, Any]) -> float | None:
+    """Hottest chip or board: `temp_chip1: "78-50-69-70"` of the old shape, `chain[].temp_chip` of the new; 0 = absent."""
+    known: list[float] = []
+    for key, raw in stats.items():
+        if key.startswith(("temp_chip", "temp_pcb", "temp2_")) and isinstance(raw, (str, int, float)):
+            known += _temperatures(str(raw).split("-"))
+    chains = stats.get("chain")
+    for chain in chains if isinstance(chains, list) else []:
+        for key in ("temp_chip", "temp_pcb"):
+            values = chain.get(key) if isinstance(chain, Mapping) else None
+            known += _temperatures(values if isinstance(values, list) else [])
+    return max(known, default=None)
+
+
+def _temperatures(values: Sequence[Any]) -> list[float]:
+    return [value for raw in values if (value := bounded(raw, 1, 200)) is not None]

@@ -1,0 +1,74 @@
+"""Is the site meter to be believed? Pure: samples in, a verdict out.
+
+Trusted while it is fresh, moves with commanded change and stays inside the envelope of the devices behind it. Once
+lost, trust comes back only after several good samples in a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from agent.backends import MeterSample
+from gridpivot.vocabulary import MeterTrust
+
+GOOD_SAMPLES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What the devices behind the meter make possible [W]."""
+
+    least_w: float
+    most_w: float
+
+
+class MeterWatch:
+    """Verdict over one meter's samples."""
+
+    def __init__(self, fresh_s: float, dead_s: float, step_w: float) -> None:
+        """`step_w`: a proven change above this must show on the meter within `dead_s` seconds."""
+        self._fresh_s, self._dead_s, self._step_w = fresh_s, dead_s, step_w
+        self._last: MeterSample | None = None
+        self._value_since_s = float("-inf")
+        self._proven_step_w = 0.0
+        self._good = 0
+        self._verdict = MeterTrust.ABSENT
+        self._fault = MeterTrust.ABSENT
+
+    def proven_change(self, watts: float) -> None:
+        """Devices have shown that `watts` moved (either way, positive)."""
+        self._proven_step_w += watts
+
+    def judge(self, sample: MeterSample | None, envelope: Envelope, now_s: float) -> MeterTrust:
+        """Verdict at this tick."""
+        fault = self._fault_of(sample, envelope, now_s)
+        fresh = sample is not None and (self._last is None or sample.read_at_s > self._last.read_at_s)
+        if sample is not None and fresh:
+            if self._last is None or sample.power_w != self._last.power_w:
+                self._value_since_s, self._proven_step_w = now_s, 0.0
+            self._last = sample
+        if fault is not None:
+            self._good, self._verdict, self._fault = 0, fault, fault
+            return fault
+        if self._verdict is not MeterTrust.TRUSTED:
+            self._good += fresh
+            first_ever = self._fault is MeterTrust.ABSENT
+            if self._good >= (2 if first_ever else GOOD_SAMPLES):
+                self._verdict = MeterTrust.TRUSTED
+            else:
+                return self._fault
+        return self._verdict
+
+    def _fault_of(self, sample: MeterSample | None, envelope: Envelope, now_s: float) -> MeterTrust | None:
+        if sample is None:
+            return MeterTrust.ABSENT
+        if now_s - sample.read_at_s > self._fresh_s:
+            return MeterTrust.STALE
+        if sample.power_w < 0.0:
+            return MeterTrust.REVERSED
+        if not envelope.least_w <= sample.power_w <= envelope.most_w:
+            return MeterTrust.OUTSIDE_ENVELOPE
+        same = self._last is not None and sample.power_w == self._last.power_w
+        if same and self._proven_step_w > self._step_w and now_s - self._value_since_s > self._dead_s + self._fresh_s:
+            return MeterTrust.FROZEN
+        return None

@@ -1,0 +1,186 @@
+"""Which miners change mode. Pure, by column.
+
+For a breach or for AI the fastest family first; for economics the least value per kWh first. Wakes come in batches,
+charged at the higher of boot peak and target, and only while no shed is in flight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from agent.backends import RowArray
+from agent.governor.reconcile import Standing
+from agent.governor.state import NORMAL, SLEEP, GovernorState, Orders, Policy, Sensed
+from gridpivot.vocabulary import COMMANDABLE_MODES, Mode, Reason
+
+_NOTHING: RowArray = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Shed:
+    """Power to give up, and how much of it the chosen devices can really deliver [W]."""
+
+    asked_w: float
+    deliverable_w: float
+    rows: RowArray
+
+    @property
+    def short_w(self) -> float:
+        """Asked and not to be had."""
+        return max(0.0, self.asked_w - self.deliverable_w)
+
+
+def choose_shed(
+    state: GovernorState, sensed: Sensed, standing: Standing, asked_w: float, *, within_s: float | None = None
+) -> Shed:
+    """Fastest first until `asked_w` is covered; `within_s` leaves out families that shed slower.
+
+    Devices without a usable reading are commanded last and contribute nothing: a silent device is never counted as
+    shed load.
+    """
+    classes = state.classes
+    awake = (state.desired != SLEEP) & ~standing.locked & classes.has_mode[classes.of_row, SLEEP]
+    if within_s is not None:
+        awake &= classes.row_shed_s <= within_s
+    known = awake & standing.obeys & (state.pending >= 0)
+    no_pool = sensed.table["reason"] == Reason.NO_POOL.code
+    order = classes.fast_order[known[classes.fast_order]]
+    if no_pool.any():
+        order = order[np.argsort(~no_pool[order], kind="stable")]
+    charged_w = np.maximum(state.believed_w[order], np.where(state.pending[order] > 0, state.moved_w[order], 0.0))
+    relief_w = np.maximum(0.0, state.relief_factor * charged_w - state.row_mode_w(order, SLEEP))
+    covered_w = np.cumsum(relief_w)
+    count = int(np.searchsorted(covered_w, asked_w)) + 1 if len(order) else 0
+    rows = order[:count]
+    deliverable_w = float(covered_w[min(count, len(order)) - 1]) if len(order) else 0.0
+    if deliverable_w < asked_w:
+        rows = np.concatenate([rows, np.flatnonzero(awake & standing.silent)])
+    return Shed(asked_w, deliverable_w, rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """Rows to each mode, downward and upward."""
+
+    down: tuple[tuple[RowArray, Mode], ...]
+    up: tuple[tuple[RowArray, Mode], ...]
+
+
+def whole_machines(wished: np.ndarray, available: int) -> np.ndarray:
+    """Whole machines per mode (sleep, low, normal, turbo) out of fractions; sums to `available`, power rounded down."""
+    floors = np.floor(wished + 1e-6).astype(np.int64)
+    floors[1:] = np.minimum(floors[1:], available)
+    over = int(floors[1:].sum()) - available
+    for mode in (3, 2, 1):
+        if over > 0:
+            cut = min(over, int(floors[mode]))
+            floors[mode] -= cut
+            over -= cut
+    floors[0] = available - int(floors[1:].sum())
+    return floors
+
+
+def toward_plan(
+    state: GovernorState, sensed: Sensed, standing: Standing, orders: Orders, policy: Policy, now_s: float
+) -> Moves:
+    """Moves that bring every class to the plan's counts; without a plan everything should hash."""
+    classes = state.classes
+    down: list[tuple[RowArray, Mode]] = []
+    up: list[tuple[RowArray, Mode]] = []
+    movable = standing.obeys & (state.desired != 0)
+    counts = np.bincount(
+        classes.of_row[movable] * 5 + state.desired[movable], minlength=5 * len(state.inventory.classes)
+    ).reshape(-1, 5)
+    rested = now_s - state.changed_at_s
+    for index in range(len(state.inventory.classes)):
+        have = counts[index, 1:]
+        available = int(have.sum())
+        wish = np.array([0, 0, available, 0]) if orders.class_modes is None else orders.class_modes[index]
+        want = whole_machines(np.asarray(wish, dtype=np.float64), available)
+        # 0.3 % of a class or one machine: a plan's rounding must not stir devices.
+        if np.abs(want - have).max(initial=0) <= max(0.003 * available, 0.5):
+            continue
+        mine = movable & (classes.of_row == index) & (state.pending == 0)
+        for source, target, count in _transfers(have, want):
+            step_up = target > source
+            ready = mine & (state.desired == source + 1)
+            ready &= rested >= (policy.min_off_s if source == 0 else policy.min_on_s)
+            rows = np.flatnonzero(ready)
+            if step_up:
+                rows = rows[sensed.table["reason"][rows] != Reason.NO_POOL.code]
+            rows = rows[:count]
+            if len(rows):
+                (up if step_up else down).append((rows, COMMANDABLE_MODES[target]))
+                mine[rows] = False
+    return Moves(tuple(down), tuple(up))
+
+
+def _transfers(have: np.ndarray, want: np.ndarray) -> list[tuple[int, int, int]]:
+    """(from, to, machines) over mode numbers 0..3 that turn `have` into `want`."""
+    surplus, moves = (have - want).astype(np.int64), []
+    for source in (3, 2, 1, 0):
+        for target in range(4):
+            count = min(int(surplus[source]), -int(surplus[target]))
+            if source != target and count > 0:
+                moves.append((source, target, count))
+                surplus[source] -= count
+                surplus[target] += count
+    return moves
+
+
+def within_drop_ramp(
+    state: GovernorState, moves: tuple[tuple[RowArray, Mode], ...], budget_w: float
+) -> tuple[list[tuple[RowArray, Mode]], float]:
+    """As many downward moves as the drop curve allows now, least valuable first; returns them and the watts used."""
+    taken, used_w = [], 0.0
+    value_rank = np.argsort(state.classes.value_order, kind="stable")
+    for rows, mode in sorted(moves, key=lambda m: int(value_rank[m[0][0]])):
+        relief_w = state.correction * np.maximum(0.0, state.believed_w[rows] - state.row_mode_w(rows, mode.code))
+        count = int(np.searchsorted(np.cumsum(relief_w), budget_w - used_w, side="right"))
+        if count:
+            taken.append((rows[:count], mode))
+            used_w += float(relief_w[:count].sum())
+    return taken, used_w
+
+
+def wake_batch(
+    state: GovernorState, moves: tuple[tuple[RowArray, Mode], ...], room_w: float, policy: Policy
+) -> tuple[list[tuple[RowArray, Mode]], float]:
+    """One batch of upward moves inside `room_w`, most valuable first; returns it and its power with overhead [W]."""
+    batch, used_w, used = [], 0.0, 0
+    limit_w = min(room_w, policy.wake_batch_ratio * policy.ceiling_w)
+    value_rank = np.argsort(state.classes.value_order, kind="stable")
+    for rows, mode in sorted(moves, key=lambda m: -int(value_rank[m[0][0]])):
+        final_w = state.row_mode_w(rows, mode.code)
+        asleep = state.desired[rows] == SLEEP
+        peak_w = np.where(asleep, np.maximum(final_w, state.classes.boot_w[state.classes.of_row[rows]]), final_w)
+        rise_w = np.maximum(0.0, peak_w - state.believed_w[rows]) * (1.0 + policy.overhead_ratio)
+        count = int(np.searchsorted(np.cumsum(rise_w), limit_w - used_w, side="right"))
+        if policy.wake_batch_devices:
+            count = min(count, policy.wake_batch_devices - used)
+        if count > 0:
+            batch.append((rows[:count], mode))
+            used_w += float(rise_w[:count].sum())
+            used += count
+    return batch, used_w
+
+
+def restart_order(state: GovernorState, rows: RowArray) -> list[tuple[RowArray, Mode]]:
+    """Drifted rows grouped by the mode they should be in."""
+    modes = state.desired[rows]
+    return [(rows[modes == code], tuple(Mode)[code]) for code in np.unique(modes) if code]
+
+
+__all__ = [
+    "NORMAL",
+    "Moves",
+    "Shed",
+    "choose_shed",
+    "restart_order",
+    "toward_plan",
+    "wake_batch",
+    "whole_machines",
+    "within_drop_ramp",
+]

@@ -1,0 +1,227 @@
+"""What the governor knows, remembers and answers: plain values and columns, no I/O, no clock.
+
+`GovernorState` is the memory of one site between ticks; `Sensed` is what one tick brings; `Actions` is what goes out.
+Powers are watts, times monotonic seconds. Row i is device i of the inventory.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from agent.backends import MeterSample, PoolReading, RowArray, SiteInventory
+from gridpivot.clock import Instant
+from gridpivot.columns import DeviceTable
+from gridpivot.vocabulary import MeterTrust, Mode, Posture, Reason, Rung, Stage
+
+F64 = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+MODES = tuple(Mode)
+SLEEP, NORMAL = Mode.SLEEP.code, Mode.NORMAL.code
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How one site is governed. Ratios are of the site's ceiling unless said otherwise."""
+
+    ceiling_w: float  # contractual
+    protection_w: float  # never reached
+    stage: Stage = Stage.FULL
+    posture: Posture = Posture.HOLD
+    margin_ratio: float = 0.004  # kept free under every ceiling
+    fast_reserve_ratio: float = 0.006  # part of an AI step that mining may cover after the fact
+    fast_shed_s: float = 5.0  # families that shed within this count as fast
+    overhead_ratio: float = 0.06  # overhead per watt of load, at worst
+    overhead_lag_s: float = 120.0
+    meter_fresh_s: float = 5.0
+    meter_dead_s: float = 6.0  # most that the meter lags behind the truth
+    meter_wait_s: float = 10.0  # after the start, before a meter that never spoke counts as lost
+    meter_derate_ratio: float = 0.02  # ceiling given up while the meter is not believed
+    uncertainty_ratio: float = 0.08  # asked for on top of a shed
+    gpu_slack_ratio: float = 0.03  # limit over measured demand, of the pool's power
+    ai_release_after_s: float = 60.0  # demand must stay low this long before limits follow
+    wake_after_s: float = 60.0  # room must last this long before mining is woken
+    wake_interval_s: float = 5.0  # between batches
+    wake_batch_ratio: float = 0.02  # power of one batch
+    wake_batch_devices: int = 600  # 0 = no limit by count
+    min_on_s: float = 120.0  # economics only
+    min_off_s: float = 30.0
+    most_retries: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the plan, events and local orders come to at this tick, already clipped to the lowest limit."""
+
+    ceiling_w: float
+    rung: Rung
+    class_modes: npt.NDArray[np.int64] | None  # [class, sleep|low|normal|turbo] machines; None = no wish
+    pool_max_w: Sequence[float | None]  # most per pool; None = no wish
+    class_value: F64 | None = None  # USD per MWh per class; None = by efficiency
+    drop_ramp_w_per_min: float = 0.0
+    pick_up_ramp_w_per_min: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sensed:
+    """One tick's readings."""
+
+    table: DeviceTable
+    polled_at_s: F64  # monotonic start of each device's last good poll; NaN before the first
+    meter: MeterSample | None
+    pools: Sequence[PoolReading]
+
+
+@dataclass(frozen=True, slots=True)
+class ModeCommand:
+    """Devices to change, and why."""
+
+    rows: RowArray
+    mode: Mode
+    why: str
+    expected_w: float  # power moved, positive
+
+
+@dataclass(frozen=True, slots=True)
+class PoolCommand:
+    """A pool's new limit at the wall [W], and why."""
+
+    pool: int
+    limit_w: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """How the site stands, as the governor believes it."""
+
+    meter_trust: MeterTrust
+    metered_w: float | None
+    assumed_w: float  # what decisions are based on
+    mining_w: float
+    ai_w: float
+    ai_limit_w: float
+    overhead_w: float
+    target_w: float  # ceiling less margin, derated where the meter is not believed
+    room_w: float  # free for raising, may be negative
+    shed_short_w: float  # asked and not deliverable
+    shed_in_flight_w: float
+    wake_in_flight_w: float
+    silent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Actions:
+    """What one tick decided."""
+
+    modes: tuple[ModeCommand, ...]
+    limits: tuple[PoolCommand, ...]
+    picture: Picture
+    left_alone: Mapping[Reason, int]
+    moves_open: int  # devices that do not stand yet as the plan wants them
+
+
+class ClassTables:
+    """Per-class constants as arrays, and two standing orders over rows: fastest to shed, and least valuable."""
+
+    def __init__(self, inventory: SiteInventory) -> None:
+        classes = inventory.classes
+        self.inventory = inventory
+        self.mode_w = np.array([c.power_by_code() for c in classes], dtype=np.float64).reshape(len(classes), len(MODES))
+        self.has_mode = np.array([[m in c.modes for m in MODES] for c in classes], dtype=bool).reshape(
+            len(classes), len(MODES)
+        )
+        self.boot_w = np.array([c.boot_w for c in classes], dtype=np.float64)
+        self.shed_s = np.array([c.shed_s for c in classes], dtype=np.float64)
+        self.wake_s = np.array([c.wake_s for c in classes], dtype=np.float64)
+        self.efficiency = np.array([c.efficiency_j_per_th for c in classes], dtype=np.float64)
+        self.of_row = inventory.class_index.astype(np.int64)
+        self.row_shed_s = self.shed_s[self.of_row] if len(classes) else np.zeros(0)
+        self.fast_order = self._order(np.lexsort((-self.efficiency, self.shed_s)))
+        self.set_value(None)
+
+    def set_value(self, class_value: F64 | None) -> None:
+        """Least valuable first: by USD/MWh where known, else by joules per terahash."""
+        key = -self.efficiency if class_value is None else class_value
+        self.value_order = self._order(np.argsort(key, kind="stable"))
+
+    def _order(self, classes_ascending: npt.NDArray[np.int64]) -> RowArray:
+        if not len(classes_ascending):
+            return np.zeros(0, dtype=np.int64)
+        rank = np.empty(len(classes_ascending), dtype=np.int64)
+        rank[classes_ascending] = np.arange(len(classes_ascending))
+        return np.argsort(rank[self.of_row], kind="stable")
+
+
+@dataclass(slots=True)
+class PoolMemory:
+    """What is remembered of one AI pool."""
+
+    requested_w: float | None = None
+    requested_at_s: float = float("-inf")
+    low_since_s: float | None = None
+    draws: deque[tuple[float, float]] = field(default_factory=deque)  # (time, watts) of the last few seconds
+
+
+class GovernorState:
+    """Memory of one site between ticks."""
+
+    def __init__(self, inventory: SiteInventory) -> None:
+        n = inventory.device_count
+        self.classes = ClassTables(inventory)
+        self.inventory = inventory
+        self.desired = np.zeros(n, dtype=np.uint8)  # Mode code; 0 until adopted from the first reading
+        self.sent_at_s = np.full(n, -np.inf)
+        self.changed_at_s = np.full(n, -np.inf)
+        self.pending = np.zeros(n, dtype=np.int8)  # -1 shed in flight, +1 wake in flight
+        self.deadline_s = np.full(n, np.inf)
+        self.moved_w = np.zeros(n)  # watts that a pending command is expected to move, positive
+        self.retries = np.zeros(n, dtype=np.int16)
+        self.believed_w = np.full(n, np.nan)
+        self.pools = [PoolMemory() for _ in inventory.pools]
+        self.shed_tails: deque[tuple[float, float]] = deque()  # (until, watts): confirmed, maybe not on the meter yet
+        self.wake_tails: deque[tuple[float, float]] = deque()
+        self.overhead_debt_w = 0.0
+        self.correction = 1.0  # metered mining over reported mining
+        self.correction_samples = 0
+        self.corrected_at_s = -np.inf
+        self.quiet_since_s: float | None = None
+        self.room_since_s: float | None = None
+        self.woke_at_s = -np.inf
+        self.drop_budget_w = 0.0
+        self.pick_up_budget_w = 0.0
+        self.last_tick_s: float | None = None
+        self.first_tick_s: float | None = None
+        self.trusted_w: float | None = None
+        self.trusted_ai_w = 0.0
+        self.raised_since_w = 0.0  # increases commanded since the meter was last believed
+        self.shed_since_w = 0.0  # decreases proven by devices since then
+        self.commands_total = 0
+        self.confirmed_total = 0
+        self.short_total = 0
+
+    @property
+    def relief_factor(self) -> float:
+        """True over reported relief of a shed: learned, and before that what a sensor 15 % too high would leave."""
+        return self.correction if self.correction_samples >= 3 else 0.87
+
+    def row_mode_w(self, rows: RowArray, mode_code: int) -> F64:
+        """Class power of rows in a mode [W]."""
+        watts: F64 = self.classes.mode_w[self.classes.of_row[rows], mode_code]
+        return watts
+
+
+def tail_w(tails: deque[tuple[float, float]], now_s: float) -> float:
+    """Sum of tails that have not run out [W]; forgets those that have."""
+    while tails and tails[0][0] <= now_s:
+        tails.popleft()
+    return sum(watts for _, watts in tails)
+
+
+def instant(monotonic_s: float) -> Instant:
+    """An Instant whose two clocks agree; for tests and replays."""
+    return Instant(monotonic_s, monotonic_s)

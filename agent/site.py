@@ -1,0 +1,300 @@
+"""One site as an object: backends, governor, plan book and uplink on one event loop.
+
+A real agent process holds one; a host process of the simulator holds ten. The beat: read, decide, command, and every
+few beats report. Policy lives in governor/; what is here only carries values to and fro.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from agent.backends import Meter, Miners, PoolReading, Pools, SiteInventory
+from agent.governor.decide import decide
+from agent.governor.lease import PlanBook, PlanJournal, SitePolicy
+from agent.governor.meter_watch import MeterWatch
+from agent.governor.state import Actions, GovernorState, Orders, Policy, Sensed
+from agent.uplink.reports import event, inventory_message, rollup
+from agent.uplink.session import Uplink, UplinkTarget
+from gridpivot.clock import Clock, Instant
+from gridpivot.columns import DeviceTable, encode_report
+from gridpivot.link.codec import KIND_OF, encode_payload
+from gridpivot.link.lanes import Lane
+from gridpivot.v1 import plan_pb2, telemetry_pb2
+from gridpivot.v1 import session_pb2 as wire
+from gridpivot.vocabulary import EventKind, MeterTrust, PlanState, Rung
+
+log = structlog.get_logger("agent.site")
+
+STEADY_BEATS = 3  # quiet ticks before a plan counts as applied
+
+
+@dataclass(frozen=True, slots=True)
+class Beats:
+    """How often things happen [s]."""
+
+    governor_s: float = 1.0
+    rollup_s: float = 2.0
+    devices_s: float = 15.0
+
+
+@dataclass(slots=True)
+class SiteCounters:
+    """For metrics and summaries."""
+
+    ticks_total: int = 0
+    tick_s_last: float = 0.0
+    tick_s_max: float = 0.0
+    late_ticks_total: int = 0
+    rollups_total: int = 0
+    reports_total: int = 0
+    events_total: int = 0
+    left_alone: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """The three faces of a site's equipment."""
+
+    miners: Miners
+    pools: Pools
+    meter: Meter
+
+
+class SiteAgent:
+    """One site's agent."""
+
+    def __init__(
+        self,
+        site: str,
+        policy: Policy,
+        inventory: SiteInventory,
+        hardware: Hardware,
+        target: UplinkTarget | None,
+        planner_keys: Mapping[str, Ed25519PublicKey],
+        state_dir: Path,
+        clock: Clock,
+        beats: Beats = Beats(),
+        event_lead_s: float = 0.0,
+    ) -> None:
+        self.site, self.policy, self.inventory = site, policy, inventory
+        self.hardware, self.beats, self._clock = hardware, beats, clock
+        self.table = DeviceTable(inventory.device_count)
+        self.polled_at_s = np.full(inventory.device_count, np.nan)
+        self.state = GovernorState(inventory)
+        self.watch = MeterWatch(policy.meter_fresh_s, policy.meter_dead_s, 0.02 * policy.ceiling_w)
+        self.journal = PlanJournal(state_dir / "plan.pb")
+        self.book = PlanBook(
+            SitePolicy(site, policy.ceiling_w, policy.posture, event_lead_s), inventory, planner_keys, self.journal
+        )
+        self.inventory_message = inventory_message(inventory)
+        self.counters = SiteCounters()
+        self.orders: Orders | None = None
+        self.actions: Actions | None = None
+        self.pool_readings: list[PoolReading] = []
+        self.uplink: Uplink | None = None
+        self._target, self._state_dir = target, state_dir
+        self._applied: tuple[int, int] = (0, 0)
+        self._steady = 0
+        self._said_trust: MeterTrust | None = None
+        self._said_leased: bool | None = None
+        self._said_events: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Govern and report until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            if self._target is not None:
+                self.uplink = Uplink(
+                    self._target,
+                    self._state_dir / "spool.sqlite",
+                    self._clock,
+                    on_plan=self._on_plan,
+                    on_heartbeat=self._on_heartbeat,
+                    hello=self._hello,
+                    on_link=self._on_link,
+                    inventory_wanted=self._send_inventory,
+                )
+                set_aside = self.uplink.spool.opened.set_aside
+                if set_aside is not None:
+                    self.say(EventKind.SPOOL_DEGRADED, f"spool file was not readable; set aside as {set_aside.name}")
+                self.say(EventKind.AGENT_STARTED, f"agent of site {self.site} started")
+                tasks.create_task(self.uplink.run(), name=f"uplink {self.site}")
+            tasks.create_task(self._govern(), name=f"governor {self.site}")
+
+    async def _govern(self) -> None:
+        """The beat; a late tick is counted, never made up for."""
+        due_s = self._clock.now().monotonic_s
+        next_rollup_s = next_devices_s = due_s
+        while True:
+            now = self._clock.now()
+            self.tick(now)
+            if now.monotonic_s >= next_rollup_s and self.actions is not None:
+                next_rollup_s = now.monotonic_s + self.beats.rollup_s - 0.05
+                self._send_rollup(now)
+            if now.monotonic_s >= next_devices_s:
+                next_devices_s = now.monotonic_s + self.beats.devices_s - 0.05
+                self._send_devices(now)
+            due_s += self.beats.governor_s
+            pause_s = due_s - self._clock.now().monotonic_s
+            if pause_s < -self.beats.governor_s:
+                self.counters.late_ticks_total += 1
+                due_s -= pause_s
+            await asyncio.sleep(max(0.0, pause_s))
+
+    def tick(self, now: Instant) -> Actions:
+        """One turn: read, decide, command."""
+        began_s = time.perf_counter()
+        self.hardware.miners.refresh(self.table, self.polled_at_s, now)
+        self.pool_readings = list(self.hardware.pools.read(now))
+        sensed = Sensed(self.table, self.polled_at_s, self.hardware.meter.newest(), self.pool_readings)
+        orders = self.book.orders(now)
+        if self.orders is None or orders.class_value is not self.orders.class_value:
+            self.state.classes.set_value(orders.class_value)
+        self.orders = orders
+        actions = decide(self.state, self.watch, sensed, orders, self.policy, now.monotonic_s)
+        self.actions = actions
+        self.table["desired_mode"][:] = self.state.desired
+        for command in actions.modes:
+            log.info(
+                "command",
+                site=self.site,
+                mode=command.mode.value,
+                devices=len(command.rows),
+                expected_w=round(command.expected_w),
+                why=command.why,
+                plan=self.book.highest,
+            )
+            self.hardware.miners.command(command.rows, command.mode, now)
+        for limit in actions.limits:
+            log.info("limit", site=self.site, pool=limit.pool, limit_w=round(limit.limit_w), why=limit.why)
+            self.hardware.pools.set_limit(limit.pool, limit.limit_w, now)
+        self._notice(actions, now)
+        self.counters.ticks_total += 1
+        self.counters.tick_s_last = time.perf_counter() - began_s
+        self.counters.tick_s_max = max(self.counters.tick_s_max, self.counters.tick_s_last)
+        self.counters.left_alone = {reason.value: count for reason, count in actions.left_alone.items()}
+        return actions
+
+    # ---- what is worth saying ---------------------------------------------------------------------------------
+
+    def say(
+        self,
+        kind: EventKind,
+        message: str,
+        figures: Mapping[str, float] | None = None,
+        plan_status: telemetry_pb2.PlanStatus | None = None,
+    ) -> None:
+        """An event: never dropped."""
+        log.info("event", site=self.site, kind=kind.value, message=message)
+        self.counters.events_total += 1
+        self._send(wire.LANE_EVENTS, event(kind, message, self._clock.now(), figures, plan_status))
+
+    def _notice(self, actions: Actions, now: Instant) -> None:
+        trust = actions.picture.meter_trust
+        if trust is not self._said_trust:
+            if trust is MeterTrust.TRUSTED:
+                self.say(EventKind.METER_TRUSTED, "site meter is believed")
+            elif self.state.trusted_w is not None or trust is not MeterTrust.ABSENT:
+                assumed_mw = actions.picture.assumed_w / 1e6
+                self.say(EventKind.METER_FAULT, f"site meter is {trust.value}; assuming {assumed_mw:.2f} MW")
+            self._said_trust = trust
+        leased = self.book.leased(now)
+        if self._said_leased and not leased and self.orders is not None:
+            self.say(EventKind.LEASE_EXPIRED, f"plan lease ended; standing on {self.orders.rung.value}")
+            self._report_status(PlanState.EXPIRED, None)
+        self._said_leased = leased
+        events = self.book.active_events(now)
+        for event_id in events.keys() - self._said_events.keys():
+            self.say(EventKind.GRID_EVENT_STARTED, f"grid event {event_id}", {"ceiling_w": events[event_id]})
+        for event_id in self._said_events.keys() - events.keys():
+            self.say(EventKind.GRID_EVENT_ENDED, f"grid event {event_id} is over")
+        self._said_events = events
+        self._notice_applied(actions)
+
+    def _notice_applied(self, actions: Actions) -> None:
+        picture = actions.picture
+        quiet = not actions.modes and not actions.limits and actions.moves_open == 0
+        quiet = quiet and picture.shed_in_flight_w + picture.wake_in_flight_w < 0.002 * self.policy.ceiling_w
+        self._steady = self._steady + 1 if quiet and picture.metered_w is not None else 0
+        on_plan = self.orders is not None and self.orders.rung in (Rung.PLAN, Rung.CLIPPED_PLAN)
+        if on_plan and self._steady >= STEADY_BEATS and self._applied != self.book.highest:
+            self._applied = self.book.highest
+            self._report_status(PlanState.APPLIED, picture.metered_w)
+
+    def _report_status(self, status: PlanState, metered_w: float | None) -> None:
+        epoch, version = self.book.highest
+        message = telemetry_pb2.PlanStatus(epoch=epoch, version=version, status=status.value, metered_power_w=metered_w)
+        self.say(EventKind.PLAN_STATUS, f"plan {epoch}.{version} {status.value}", plan_status=message)
+
+    # ---- uplink -----------------------------------------------------------------------------------------------
+
+    def _hello(self) -> wire.Hello:
+        epoch, version = self.book.highest
+        return wire.Hello(
+            site=self.site,
+            inventory_hash=self.inventory_message.inventory_hash,
+            plan_epoch=epoch,
+            plan_version=version,
+        )
+
+    def _on_plan(self, signed: plan_pb2.SignedPlan) -> None:
+        now = self._clock.now()
+        before = self.book.highest
+        status = self.book.offer(signed, now)
+        if status.status == PlanState.REJECTED or self.book.highest != before:
+            self._steady = 0
+            text = f"plan {status.epoch}.{status.version} {status.status} {status.reason}".rstrip()
+            self.say(EventKind.PLAN_STATUS, text, plan_status=status)
+
+    def _on_heartbeat(self, beat: wire.Heartbeat) -> None:
+        self.book.renew(beat.plan_epoch, beat.plan_version, self._clock.now())
+
+    def _on_link(self, up: bool, reason: str) -> None:
+        if up:
+            self.say(EventKind.LINK_RESTORED, "session with the controller is up")
+        else:
+            self.say(EventKind.LINK_LOST, f"session with the controller ended: {reason}")
+
+    def _send(
+        self,
+        lane: Lane,
+        message: telemetry_pb2.SiteEvent
+        | telemetry_pb2.SiteRollup
+        | telemetry_pb2.Inventory
+        | telemetry_pb2.DeviceReport,
+    ) -> None:
+        if self.uplink is not None:
+            self.uplink.send(lane, KIND_OF[type(message)], encode_payload(message))
+
+    def _send_inventory(self) -> None:
+        self._send(wire.LANE_EVENTS, self.inventory_message)
+
+    def _send_rollup(self, now: Instant) -> None:
+        assert self.actions is not None and self.orders is not None
+        sample = self.hardware.meter.newest()
+        message = rollup(
+            self.state,
+            self.actions,
+            self.orders,
+            self.policy,
+            self.table,
+            self.pool_readings,
+            self.book.highest,
+            None if sample is None else sample.import_energy_j,
+            0 if self.uplink is None else self.uplink.waiting(),
+            now,
+        )
+        self.counters.rollups_total += 1
+        self._send(wire.LANE_SITE, message)
+
+    def _send_devices(self, now: Instant) -> None:
+        self.counters.reports_total += 1
+        report = encode_report(self.table, self.inventory_message.inventory_hash, now.unix_ms)
+        self._send(wire.LANE_DEVICES, report)

@@ -1,0 +1,241 @@
+"""The session: dial out, say hello, send lanes under a window, take plans and heartbeats, start again.
+
+One stream carries everything. An acknowledgement frees the spool; `await write()` does not. The stream is given up
+when nothing has been heard for `dead_after_s`, whatever TCP or keepalive believe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import structlog
+
+from agent.uplink.spool import Spool
+from gridpivot import __version__
+from gridpivot.clock import Clock
+from gridpivot.link.credentials import CLIENT_OPTIONS
+from gridpivot.link.heartbeat import LinkWatch, backoff_s
+from gridpivot.link.lanes import LANES, Lane, Outbox, Pending
+from gridpivot.v1 import plan_pb2, session_pb2_grpc
+from gridpivot.v1 import session_pb2 as wire
+
+log = structlog.get_logger("agent.uplink")
+
+CONNECT_DEADLINE_S = 10.0
+WRITE_DEADLINE_S = 10.0
+FIRST_WINDOW_BYTES = 512 * 1024
+Stream = grpc.aio.StreamStreamCall[wire.SessionRequest, wire.SessionResponse]
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkTarget:
+    """Where to dial and as whom."""
+
+    address: str
+    credentials: grpc.ChannelCredentials
+    site: str
+
+
+@dataclass(slots=True)
+class UplinkState:
+    """What the site may want to know of its link; all times monotonic [s]."""
+
+    connected: bool = False
+    since_s: float = float("-inf")
+    last_error: str = ""
+    sessions_total: int = 0
+    records_sent_total: int = 0
+    records_acked_total: int = 0
+    blackholed: bool = False  # a test's way to lose the link without telling TCP
+
+
+class Uplink:
+    """One site's end of the session protocol."""
+
+    def __init__(
+        self,
+        target: UplinkTarget,
+        spool_path: Path,
+        clock: Clock,
+        on_plan: Callable[[plan_pb2.SignedPlan], None],
+        on_heartbeat: Callable[[wire.Heartbeat], None],
+        hello: Callable[[], wire.Hello],
+        on_link: Callable[[bool, str], None],
+        inventory_wanted: Callable[[], None],
+    ) -> None:
+        self._target, self._clock = target, clock
+        self._on_plan, self._on_heartbeat, self._hello = on_plan, on_heartbeat, hello
+        self._on_link, self._inventory_wanted = on_link, inventory_wanted
+        self.state = UplinkState()
+        self._outbox = Outbox(FIRST_WINDOW_BYTES)
+        self._more = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self.spool = Spool(spool_path, self._spooled, self._let_go)
+        for record in self.spool.opened.pending:
+            self._outbox.add(record)
+
+    def send(self, lane: Lane, kind: int, payload: bytes) -> int:
+        """Spool a record and send it when its turn comes; returns its sequence number."""
+        return self.spool.append(lane, kind, payload, self._clock.now().unix_ms)
+
+    def waiting(self) -> int:
+        """Records that are not acknowledged (count)."""
+        return sum(self._outbox.waiting(lane) for lane in LANES)
+
+    def _spooled(self, records: Sequence[Pending]) -> None:
+        self._call(self._add, records)
+
+    def _let_go(self, lane: Lane, seqs: Sequence[int]) -> None:
+        self._call(self._outbox.forget, lane, seqs)
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _add(self, records: Sequence[Pending]) -> None:
+        for record in records:
+            self._outbox.add(record)
+        self._more.set()
+
+    async def run(self) -> None:
+        """Keep a session up until cancelled."""
+        attempt = 0
+        try:
+            while True:
+                before = self.state.sessions_total
+                pause_s, reason = await self._session()
+                attempt = 0 if self.state.sessions_total > before else attempt + 1
+                if self.state.connected:
+                    self.state.connected = False
+                    self._on_link(False, reason)
+                self.state.last_error = reason
+                wait_s = max(pause_s, backoff_s(attempt, random.random()))  # noqa: S311 - jitter, not a secret
+                log.info("session ended", site=self._target.site, reason=reason, retry_in_s=round(wait_s, 1))
+                await asyncio.sleep(wait_s)
+        finally:
+            self.spool.close()
+
+    async def _session(self) -> tuple[float, str]:
+        """One session from dial to end; returns (pause before the next [s], why it ended)."""
+        async with grpc.aio.secure_channel(
+            self._target.address, self._target.credentials, options=list(CLIENT_OPTIONS)
+        ) as channel:
+            stream: Stream = session_pb2_grpc.SessionServiceStub(channel).Session()
+            try:
+                return await self._speak(stream)
+            except grpc.aio.AioRpcError as error:
+                return 0.0, f"{error.code().name}: {error.details()}"
+            except TimeoutError:
+                return 0.0, f"{self._target.address} took nothing for {CONNECT_DEADLINE_S:.0f} s"
+            except asyncio.InvalidStateError as error:
+                return 0.0, f"stream broke: {error}"
+            finally:
+                stream.cancel()
+
+    async def _speak(self, stream: Stream) -> tuple[float, str]:
+        now = self._clock.now()
+        self._outbox.restart()
+        hello = self._hello()
+        hello.boot_id = self.spool.opened.boot_id
+        hello.agent_version = __version__
+        last = self.spool.last_seq
+        for lane in LANES:
+            hello.spool.append(self._lane_range(lane, last[lane]))
+        hello.wall_clock_unix_ms, hello.monotonic_ms = now.unix_ms, round(now.monotonic_s * 1000)
+        async with asyncio.timeout(CONNECT_DEADLINE_S):
+            await stream.write(wire.SessionRequest(hello=hello))
+            first = await stream.read()
+        if isinstance(first, wire.SessionResponse) and first.HasField("goaway"):
+            return first.goaway.retry_after_ms / 1000.0, f"{first.goaway.code}: {first.goaway.message}"
+        if not isinstance(first, wire.SessionResponse) or not first.HasField("welcome"):
+            return 1.0, "the controller ended the stream without a welcome"
+        watch = self._welcomed(first.welcome)
+        tasks = [asyncio.create_task(part) for part in (self._read(stream, watch), self._write(stream, watch))]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return next(iter(done)).result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _lane_range(self, lane: Lane, last_seq: int) -> wire.LaneRange:
+        held = self._outbox.lowest(lane)
+        return wire.LaneRange(lane=lane, first_seq=last_seq + 1 if held is None else held, last_seq=last_seq)
+
+    def _welcomed(self, welcome: wire.Welcome) -> LinkWatch:
+        now_s = self._clock.now().monotonic_s
+        for ack in welcome.acked:
+            self.spool.delete(ack.lane, self._outbox.acked(ack))
+        self._outbox.window_bytes = welcome.window_bytes or FIRST_WINDOW_BYTES
+        self.state.connected, self.state.since_s = True, now_s
+        self.state.sessions_total += 1
+        self._on_link(True, "")
+        if welcome.inventory_wanted:
+            self._inventory_wanted()
+        if welcome.HasField("plan"):
+            self._on_plan(welcome.plan)
+        return LinkWatch(max(0.2, welcome.heartbeat_ms / 1000.0), max(1.0, welcome.dead_after_ms / 1000.0), now_s)
+
+    async def _read(self, stream: Stream, watch: LinkWatch) -> tuple[float, str]:
+        while True:
+            response = await stream.read()
+            if not isinstance(response, wire.SessionResponse):
+                return 0.0, "the controller closed the stream"
+            if self.state.blackholed:
+                continue
+            watch.heard(self._clock.now().monotonic_s)
+            match response.WhichOneof("kind"):
+                case "acks":
+                    for ack in response.acks.lanes:
+                        done = self._outbox.acked(ack)
+                        self.state.records_acked_total += len(done)
+                        self.spool.delete(ack.lane, done)
+                    self._more.set()
+                case "plan":
+                    self._on_plan(response.plan)
+                case "heartbeat":
+                    watch.peer_monotonic_ms = response.heartbeat.monotonic_ms
+                    self._on_heartbeat(response.heartbeat)
+                case "goaway":
+                    return response.goaway.retry_after_ms / 1000.0, f"{response.goaway.code}: {response.goaway.message}"
+                case _:
+                    pass
+
+    async def _write(self, stream: Stream, watch: LinkWatch) -> tuple[float, str]:
+        while True:
+            now_s = self._clock.now().monotonic_s
+            if watch.dead(now_s):
+                return 0.0, f"nothing heard for {watch.dead_after_s:.0f} s"
+            if self.state.blackholed:
+                await asyncio.sleep(0.2)
+                continue
+            if watch.due(now_s):
+                beat = wire.Heartbeat(monotonic_ms=round(now_s * 1000), echo_monotonic_ms=watch.peer_monotonic_ms)
+                await self._put(stream, wire.SessionRequest(heartbeat=beat))
+            record = self._outbox.take()
+            if record is not None:
+                await self._send_record(stream, record)
+                continue
+            self._more.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(watch.heartbeat_s / 2):
+                    await self._more.wait()
+
+    async def _send_record(self, stream: Stream, record: Pending) -> None:
+        body = await asyncio.wrap_future(self.spool.fetch(record))
+        if body is None:
+            self._outbox.forget(record.lane, (record.seq,))
+            return
+        await self._put(stream, wire.SessionRequest(batch=wire.LaneBatch(lane=record.lane, records=[body])))
+        self.state.records_sent_total += 1
+
+    async def _put(self, stream: Stream, request: wire.SessionRequest) -> None:
+        async with asyncio.timeout(WRITE_DEADLINE_S):
+            await stream.write(request)

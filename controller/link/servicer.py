@@ -1,0 +1,351 @@
+"""The controller's end of the session protocol: one live session per site, acks after commit, plans out.
+
+Per session three tasks: read (apply to live tables, queue for the store), commit (store, then acknowledge), speak
+(heartbeats, plans). A site's certificate speaks for that site alone; a second agent of the same name is refused while
+the first lives, and said on both sides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import grpc
+import structlog
+
+from controller.fleet.tables import Fleet, SiteLive, Took
+from controller.store.cursors import LaneCursor
+from controller.store.lanes import Arrival
+from controller.store.store import Store
+from gridpivot import __version__
+from gridpivot.clock import Clock, Instant
+from gridpivot.errors import BadReport, GridpivotError
+from gridpivot.link.codec import decode_payload
+from gridpivot.link.credentials import site_of
+from gridpivot.link.heartbeat import LinkWatch
+from gridpivot.link.lanes import LANES, Lane
+from gridpivot.v1 import plan_pb2, session_pb2_grpc
+from gridpivot.v1 import session_pb2 as wire
+from gridpivot.v1 import telemetry_pb2 as pb
+from gridpivot.vocabulary import GoawayCode
+
+log = structlog.get_logger("controller.link")
+
+HELLO_DEADLINE_S = 10.0
+WRITE_DEADLINE_S = 10.0
+MOST_QUEUED_BATCHES = 256
+Context = grpc.aio.ServicerContext[wire.SessionRequest, wire.SessionResponse]
+
+
+class Board(Protocol):
+    """Where plans come from and statuses go."""
+
+    def current(self, site: str) -> plan_pb2.SignedPlan | None:
+        """Plan in force."""
+        ...
+
+    def subscribe(self, site: str) -> asyncio.Queue[plan_pb2.SignedPlan]:
+        """New plans of a site, newest last."""
+        ...
+
+    def note_status(self, site: str, status: pb.PlanStatus, now: Instant) -> Awaitable[None] | None:
+        """A site said what became of a plan."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LinkTiming:
+    """Heartbeats and windows."""
+
+    heartbeat_ms: int
+    dead_after_ms: int
+    window_bytes: int
+
+
+@dataclass(slots=True)
+class LinkCounters:
+    """For metrics."""
+
+    sessions_total: int = 0
+    refused_total: dict[str, int] = field(default_factory=dict)
+    records_total: dict[int, int] = field(default_factory=lambda: dict.fromkeys(LANES, 0))
+    bad_records_total: int = 0
+    bytes_total: int = 0
+
+
+class _Ended(Exception):
+    """The session is over; carries the goaway to send, if any."""
+
+    def __init__(self, code: GoawayCode | None, message: str, retry_after_ms: int = 0) -> None:
+        super().__init__(message)
+        self.goaway = None if code is None else wire.Goaway(code=code, message=message, retry_after_ms=retry_after_ms)
+
+
+class SessionServicer(session_pb2_grpc.SessionServiceServicer):
+    """Serves agents on the mutual-TLS port."""
+
+    def __init__(self, fleet: Fleet, store: Store, board: Board, timing: LinkTiming, clock: Clock) -> None:
+        self._fleet, self._store, self._board, self._timing, self._clock = fleet, store, board, timing, clock
+        self._live: dict[str, _Session] = {}
+        self.counters = LinkCounters()
+        self.on_data: Callable[[str], None] = lambda site: None
+
+    async def Session(  # type: ignore[override]  # grpc.aio hands the context read and write
+        self, request_iterator: AsyncIterator[wire.SessionRequest], context: Context
+    ) -> None:
+        """One session, from hello to the end of the stream."""
+        try:
+            session = await self._admit(context)
+        except _Ended as end:
+            await self._refuse(context, end)
+            return
+        site = session.live.name
+        self._live[site] = session
+        self.counters.sessions_total += 1
+        log.info("session up", site=site, agent_version=session.hello.agent_version, peer=context.peer())
+        reason = "stream closed"
+        try:
+            reason = await session.run()
+        finally:
+            if self._live.get(site) is session:
+                del self._live[site]
+                session.live.note_disconnected(self._clock.now())
+            log.info("session down", site=site, reason=reason)
+
+    async def _refuse(self, context: Context, end: _Ended) -> None:
+        assert end.goaway is not None
+        code = end.goaway.code
+        self.counters.refused_total[code] = self.counters.refused_total.get(code, 0) + 1
+        log.warning("session refused", code=code, message=end.goaway.message, peer=context.peer())
+        async with asyncio.timeout(WRITE_DEADLINE_S):
+            await context.write(wire.SessionResponse(goaway=end.goaway))
+
+    async def _admit(self, context: Context) -> _Session:
+        """Read hello and decide; raises _Ended with the word for a refusal."""
+        try:
+            async with asyncio.timeout(HELLO_DEADLINE_S):
+                first = await context.read()
+        except TimeoutError:
+            raise _Ended(GoawayCode.PROTOCOL_ERROR, "no hello within 10 s", 5_000) from None
+        if not isinstance(first, wire.SessionRequest) or not first.HasField("hello"):
+            raise _Ended(GoawayCode.PROTOCOL_ERROR, "the first message of a session must be hello", 5_000)
+        hello = first.hello
+        certified = site_of(context.auth_context())
+        if certified != hello.site:
+            text = f"the certificate speaks for site {certified!r}, hello for {hello.site!r}; correct `site` or enrol again"
+            raise _Ended(GoawayCode.WRONG_SITE, text, 30_000)
+        if hello.site not in self._fleet:
+            text = f"site {hello.site!r} is not in the controller's settings; add a [[sites]] entry"
+            raise _Ended(GoawayCode.NOT_ENROLLED, text, 30_000)
+        if len(hello.boot_id) != 16:
+            raise _Ended(GoawayCode.PROTOCOL_ERROR, "boot_id must have 16 bytes", 30_000)
+        if hello.site in self._live:
+            text = f"another agent of site {hello.site!r} is connected; stop one of the two"
+            raise _Ended(GoawayCode.DUPLICATE_SITE, text, 5_000)
+        live = self._fleet[hello.site]
+        return _Session(self, context, hello, live, self._store, self._board, self._timing, self._clock)
+
+    async def shut_down(self) -> None:
+        """Tell every agent to come back later, spread over two seconds."""
+        for index, session in enumerate(list(self._live.values())):
+            session.end(_Ended(GoawayCode.SHUTTING_DOWN, "the controller is stopping", 500 + 50 * index))
+        await asyncio.sleep(0)
+
+
+class _Session:
+    """One live session."""
+
+    def __init__(
+        self,
+        owner: SessionServicer,
+        context: Context,
+        hello: wire.Hello,
+        live: SiteLive,
+        store: Store,
+        board: Board,
+        timing: LinkTiming,
+        clock: Clock,
+    ) -> None:
+        self._owner, self._context, self.hello, self.live = owner, context, hello, live
+        self._store, self._board, self._timing, self._clock = store, board, timing, clock
+        self._queue: asyncio.Queue[tuple[Lane, list[Arrival]]] = asyncio.Queue(MOST_QUEUED_BATCHES)
+        self._out: asyncio.Queue[wire.SessionResponse] = asyncio.Queue()
+        self._ending: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._watch = LinkWatch(timing.heartbeat_ms / 1000.0, timing.dead_after_ms / 1000.0, clock.now().monotonic_s)
+        self._plan_identity: tuple[int, int] = (0, 0)
+
+    def end(self, end: _Ended) -> None:
+        """Say goodbye and stop."""
+        if end.goaway is not None:
+            self._out.put_nowait(wire.SessionResponse(goaway=end.goaway))
+        elif not self._ending.done():
+            self._ending.set_result(str(end))
+
+    async def run(self) -> str:
+        """Welcome, then serve until something ends; returns why."""
+        now = self._clock.now()
+        self.live.note_connected(self.hello.agent_version, self.hello.wall_clock_unix_ms, now)
+        plans = self._board.subscribe(self.live.name)
+        await self._write(wire.SessionResponse(welcome=await self._welcome(now)))
+        tasks = [
+            asyncio.create_task(part, name=f"{name} {self.live.name}")
+            for name, part in (
+                ("read", self._read()),
+                ("commit", self._commit()),
+                ("speak", self._speak()),
+                ("plans", self._pass_plans(plans)),
+            )
+        ]
+        waiting: list[asyncio.Future[str]] = [self._ending, *tasks]
+        try:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            return next(iter(done)).result()
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, TimeoutError, asyncio.InvalidStateError) as error:
+            return f"stream broke: {error!r}"
+        except GridpivotError as error:
+            return str(error)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _welcome(self, now: Instant) -> wire.Welcome:
+        acked = []
+        for held in self.hello.spool:
+            if held.lane in LANES:
+                cursor = await self._store.let_go(self.live.name, self.hello.boot_id, held.lane, held.first_seq)
+                acked.append(_ack(held.lane, cursor))
+        if not self.live.inventory_hash:
+            stored = await self._store.lanes.inventory(self.live.name)
+            if stored is not None and stored.inventory_hash == self.hello.inventory_hash:
+                self.live.take_inventory(stored)
+        plan = self._board.current(self.live.name)
+        self._name_plan(plan)
+        return wire.Welcome(
+            controller_version=__version__,
+            acked=acked,
+            plan=plan,
+            heartbeat_ms=self._timing.heartbeat_ms,
+            dead_after_ms=self._timing.dead_after_ms,
+            window_bytes=self._timing.window_bytes,
+            wall_clock_unix_ms=now.unix_ms,
+            inventory_wanted=self.live.inventory_hash != self.hello.inventory_hash,
+        )
+
+    def _name_plan(self, signed: plan_pb2.SignedPlan | None) -> None:
+        if signed is not None:
+            plan = plan_pb2.Plan.FromString(signed.plan)
+            self._plan_identity = (plan.epoch, plan.version)
+
+    async def _read(self) -> str:
+        while True:
+            request = await self._context.read()
+            if not isinstance(request, wire.SessionRequest):
+                return "the agent closed the stream"
+            now = self._clock.now()
+            self._watch.heard(now.monotonic_s)
+            self.live.note_heard(now)
+            match request.WhichOneof("kind"):
+                case "batch":
+                    await self._take(request.batch, now)
+                case "heartbeat":
+                    self._watch.peer_monotonic_ms = request.heartbeat.monotonic_ms
+                case _:
+                    self.end(_Ended(GoawayCode.PROTOCOL_ERROR, "hello twice, or an unknown message", 5_000))
+
+    async def _take(self, batch: wire.LaneBatch, now: Instant) -> None:
+        if batch.lane not in LANES:
+            self.end(_Ended(GoawayCode.PROTOCOL_ERROR, f"lane {batch.lane} is unknown", 30_000))
+            return
+        counters, arrivals = self._owner.counters, []
+        for record in batch.records:
+            counters.records_total[batch.lane] += 1
+            counters.bytes_total += len(record.payload)
+            arrivals.append(Arrival(record.seq, self._apply(record, now)))
+        await self._queue.put((batch.lane, arrivals))
+        self._owner.on_data(self.live.name)
+
+    def _apply(self, record: wire.LaneRecord, now: Instant) -> pb.SiteEvent | pb.SiteRollup | pb.DeviceReport | pb.Inventory | None:
+        """Decode a record into the live tables; what contradicts the contract is counted and changes nothing."""
+        try:
+            message = decode_payload(record.kind, record.payload)
+            match message:
+                case pb.Inventory():
+                    self.live.take_inventory(message)
+                case pb.SiteRollup():
+                    self.live.take_rollup(message, now)
+                case pb.DeviceReport():
+                    if self.live.take_report(message, now) is Took.UNKNOWN_INVENTORY:
+                        log.debug("report for another inventory", site=self.live.name)
+                case pb.SiteEvent() if message.HasField("plan_status"):
+                    noted = self._board.note_status(self.live.name, message.plan_status, now)
+                    if noted is not None:
+                        asyncio.ensure_future(noted)  # noqa: RUF006 - the board keeps its own tasks
+                case pb.SiteEvent():
+                    log.info("site event", site=self.live.name, kind=message.kind, message=message.message)
+                case _:
+                    return None
+        except BadReport as error:
+            self._owner.counters.bad_records_total += 1
+            log.warning("bad record", site=self.live.name, error=str(error))
+            return None
+        return message
+
+    async def _commit(self) -> str:
+        """Store what arrived, lane by lane, and acknowledge after the commit."""
+        while True:
+            lanes: dict[Lane, list[Arrival]] = {}
+            lane, arrivals = await self._queue.get()
+            lanes.setdefault(lane, []).extend(arrivals)
+            while not self._queue.empty():
+                lane, arrivals = self._queue.get_nowait()
+                lanes.setdefault(lane, []).extend(arrivals)
+            site, boot_id = self.live.name, self.hello.boot_id
+            cursors = await asyncio.gather(
+                *(self._store.append(site, boot_id, lane, arrivals) for lane, arrivals in lanes.items())
+            )
+            acks = [_ack(lane, cursor, arrivals) for (lane, arrivals), cursor in zip(lanes.items(), cursors, strict=True)]
+            self._out.put_nowait(wire.SessionResponse(acks=wire.LaneAcks(lanes=acks)))
+
+    async def _pass_plans(self, plans: asyncio.Queue[plan_pb2.SignedPlan]) -> str:
+        while True:
+            signed = await plans.get()
+            while not plans.empty():
+                signed = plans.get_nowait()
+            self._name_plan(signed)
+            self._out.put_nowait(wire.SessionResponse(plan=signed))
+
+    async def _speak(self) -> str:
+        while True:
+            now_s = self._clock.now().monotonic_s
+            if self._watch.dead(now_s):
+                return f"nothing heard for {self._watch.dead_after_s:.0f} s"
+            if self._watch.due(now_s):
+                epoch, version = self._plan_identity
+                beat = wire.Heartbeat(
+                    monotonic_ms=round(now_s * 1000),
+                    echo_monotonic_ms=self._watch.peer_monotonic_ms,
+                    plan_epoch=epoch,
+                    plan_version=version,
+                )
+                await self._write(wire.SessionResponse(heartbeat=beat))
+            try:
+                async with asyncio.timeout(self._watch.heartbeat_s / 2):
+                    response = await self._out.get()
+            except TimeoutError:
+                continue
+            await self._write(response)
+            if response.HasField("goaway"):
+                return f"{response.goaway.code}: {response.goaway.message}"
+
+    async def _write(self, response: wire.SessionResponse) -> None:
+        async with asyncio.timeout(WRITE_DEADLINE_S):
+            await self._context.write(response)
+
+
+def _ack(lane: Lane, cursor: LaneCursor, arrivals: list[Arrival] | None = None) -> wire.LaneAck:
+    """Cumulative acknowledgement, with the single records above the watermark that were just committed."""
+    just_now = cursor.also_seqs if arrivals is None else [a.seq for a in arrivals if a.seq > cursor.through_seq]
+    return wire.LaneAck(lane=lane, through_seq=cursor.through_seq, also_seqs=just_now)

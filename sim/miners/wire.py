@@ -1,0 +1,148 @@
+"""What all wire-level miners share: a TCP port that answers one JSON request per connection, as cgminer does.
+
+Built on asyncio protocols rather than streams: two hundred miners polled every two seconds must cost next to nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, Protocol
+
+import orjson
+
+from gridpivot.curves import MinerClass
+from sim.miners.machine import Machine
+
+MAX_REQUEST_BYTES = 1 << 16
+DESCRIPTION = "cgminer 4.11.1"
+
+
+class WireFault(StrEnum):
+    """How a miner's API can misbehave."""
+
+    NONE = "none"
+    SILENT = "silent"  # accepts, reads, never answers
+    HUGE = "huge"  # ten megabytes of something
+    ENDLESS = "endless"  # answers for ever
+    GARBAGE = "garbage"  # not JSON
+    TRUNCATED = "truncated"  # half a reply
+
+
+class Answering(Protocol):
+    """A miner as its port sees it."""
+
+    fault: WireFault
+    terminator: bytes
+
+    def answer(self, request: dict[str, Any]) -> bytes | None:
+        """Reply to one request; None closes the connection without a word."""
+        ...
+
+
+class ApiPort(asyncio.Protocol):
+    """One connection: read a JSON request, write the reply, close."""
+
+    def __init__(self, miner: Answering) -> None:
+        self._miner = miner
+        self._buffer = b""
+        self._transport: asyncio.Transport | None = None
+        self._feeding: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember the transport."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Answer as soon as the request is whole."""
+        self._buffer += data
+        transport = self._transport
+        if transport is None or len(self._buffer) > MAX_REQUEST_BYTES:
+            if transport is not None:
+                transport.abort()
+            return
+        try:
+            request = orjson.loads(self._buffer.strip(b"\x00\r\n "))
+        except orjson.JSONDecodeError:
+            return
+        fault = self._miner.fault
+        if fault is WireFault.SILENT:
+            return
+        if fault in (WireFault.HUGE, WireFault.ENDLESS):
+            self._feeding = asyncio.create_task(self._feed(transport, 160 if fault is WireFault.HUGE else 10**9))
+            return
+        reply = self._miner.answer(request) if isinstance(request, dict) else None
+        if fault is WireFault.GARBAGE:
+            reply = b"<html>no miner here</html>"
+        if reply is not None:
+            half = fault is WireFault.TRUNCATED
+            transport.write(reply[: len(reply) // 2] if half else reply + self._miner.terminator)
+        transport.close()
+
+    async def _feed(self, transport: asyncio.Transport, chunks: int) -> None:
+        for _ in range(chunks):
+            if transport.is_closing():
+                return
+            transport.write(b'{"x":"' + b"y" * 65_530)
+            await asyncio.sleep(0.001)
+        transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop feeding."""
+        if self._feeding is not None:
+            self._feeding.cancel()
+
+
+class WireMiner:
+    """Base of the three firmware families: a machine, a port, a clock."""
+
+    family = ""
+    terminator = b"\x00"
+
+    def __init__(
+        self, machine: Machine, mac: str, *, password: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.machine = machine
+        self.mac = mac
+        self.password = password or "admin"  # what real ones leave the factory with
+        self.clock = clock
+        self.fault = WireFault.NONE
+        self.requests = 0
+        self.host = ""
+        self.api_port = 0
+        self.http_port = 0
+        self._servers: list[asyncio.Server] = []
+
+    @property
+    def kind(self) -> MinerClass:
+        """The machine's class."""
+        return self.machine.kind
+
+    async def start(self, host: str = "127.0.0.1", api_port: int = 0, http_port: int = 0) -> None:
+        """Listen; port 0 takes a free one."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: ApiPort(self), host, api_port)
+        self.host, self.api_port = host, server.sockets[0].getsockname()[1]
+        self._servers.append(server)
+        await self._start_web(host, http_port)
+
+    async def _start_web(self, host: str, http_port: int) -> None:
+        """Families with a web server listen here."""
+
+    async def stop(self) -> None:
+        """Close every port."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+
+    def answer(self, request: dict[str, Any]) -> bytes | None:
+        """Reply to one API request."""
+        raise NotImplementedError
+
+
+def status(code: int, message: str, letter: str = "S", description: str = DESCRIPTION) -> list[dict[str, Any]]:
+    """The STATUS section of a cgminer reply."""
+    return [{"STATUS": letter, "When": int(time.time()), "Code": code, "Msg": message, "Description": description}]
