@@ -8,36 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
+from weakref import WeakSet
 
 from gridpivot.clock import Instant
+from gridpivot.observability import get_logger
 from gridpivot.v1 import plan_pb2
 from gridpivot.v1 import telemetry_pb2 as pb
 from gridpivot.vocabulary import PlanState
 
 STATUSES_KEPT = 20
-
-
-class Newest:
-    """A queue of one: `put` replaces what was not taken yet."""
-
-    def __init__(self) -> None:
-        self._item: plan_pb2.SignedPlan | None = None
-        self._ready = asyncio.Event()
-
-    def put(self, item: plan_pb2.SignedPlan) -> None:
-        """Leave the newest plan for the session."""
-        self._item = item
-        self._ready.set()
-
-    async def get(self) -> plan_pb2.SignedPlan:
-        """The newest plan; waits until there is one that was not taken."""
-        await self._ready.wait()
-        self._ready.clear()
-        assert self._item is not None
-        return self._item
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +35,18 @@ class Posted:
 
 
 class PlanBoard:
-    """Plans by site. Versions only grow: an older plan is never put in place of a newer one."""
+    """Plans by site. Versions only grow: an older plan is never put in place of a newer one.
 
-    def __init__(self) -> None:
+    `record` makes a status durable; it runs beside, since an answer to a plan must not wait for the disk.
+    """
+
+    def __init__(
+        self, record: Callable[[str, pb.PlanStatus, Instant], Coroutine[None, None, None]] | None = None
+    ) -> None:
+        self._record = record
+        self._recording: set[asyncio.Task[None]] = set()
         self._posted: dict[str, Posted] = {}
-        self._readers: dict[str, set[Newest]] = {}
+        self._readers: dict[str, WeakSet[asyncio.Queue[plan_pb2.SignedPlan]]] = {}
         self._statuses: dict[str, deque[pb.PlanStatus]] = {}
 
     def current(self, site: str) -> plan_pb2.SignedPlan | None:
@@ -77,7 +66,9 @@ class PlanBoard:
             return False
         self._posted[plan.site] = Posted(signed, plan, now, PlanState.SENT, "", now)
         for reader in self._readers.get(plan.site, ()):
-            reader.put(signed)
+            while not reader.empty():
+                reader.get_nowait()
+            reader.put_nowait(signed)
         return True
 
     def restore(self, plans: Mapping[str, plan_pb2.SignedPlan], now: Instant) -> None:
@@ -85,29 +76,33 @@ class PlanBoard:
         for signed in plans.values():
             self.publish(signed, now)
 
-    @contextmanager
-    def subscribe(self, site: str) -> Iterator[Newest]:
-        """Plans published from here on, newest only."""
-        reader = Newest()
-        self._readers.setdefault(site, set()).add(reader)
-        try:
-            yield reader
-        finally:
-            self._readers[site].discard(reader)
+    def subscribe(self, site: str) -> asyncio.Queue[plan_pb2.SignedPlan]:
+        """Plans published from here on, newest only. The subscription ends when the queue is let go."""
+        reader: asyncio.Queue[plan_pb2.SignedPlan] = asyncio.Queue()
+        self._readers.setdefault(site, WeakSet()).add(reader)
+        return reader
 
-    def note_status(self, site: str, status: pb.PlanStatus, now: Instant) -> bool:
-        """What a site said of a plan; True when it is about the plan in force."""
+    def note_status(self, site: str, status: pb.PlanStatus, now: Instant) -> None:
+        """What a site said of a plan; recorded, and shown when it is about the plan in force."""
+        if self._record is not None:
+            task = asyncio.get_running_loop().create_task(self._record(site, status, now))
+            self._recording.add(task)
+            task.add_done_callback(self._recorded)
         kept = self._statuses.setdefault(site, deque(maxlen=STATUSES_KEPT))
         kept.append(status)
         posted = self._posted.get(site)
         if posted is None or (posted.plan.epoch, posted.plan.version) != (status.epoch, status.version):
-            return False
+            return
         try:
             state = PlanState(status.status)
         except ValueError:
-            return False
+            return
         self._posted[site] = Posted(posted.signed, posted.plan, posted.at, state, status.reason, now)
-        return True
+
+    def _recorded(self, task: asyncio.Task[None]) -> None:
+        self._recording.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.warning("plan status not recorded", why=str(task.exception()))
 
     def remember(self, site: str, statuses: Iterable[pb.PlanStatus]) -> None:
         """Statuses of earlier runs, oldest first."""

@@ -134,9 +134,7 @@ class Ledger:
         if row is None:
             return None
         decided_at = Instant(0.0, row.decided_at_unix_ms / 1000)
-        return DecisionRecord(
-            row.decision_id, decided_at, row.trigger, row.objective_usd, row.inputs, row.outcome
-        )
+        return DecisionRecord(row.decision_id, decided_at, row.trigger, row.objective_usd, row.inputs, row.outcome)
 
     async def last_plans(self) -> dict[str, plan_pb2.SignedPlan]:
         """Newest plan of every site."""
