@@ -122,6 +122,7 @@ class Planner:
             x=x,
             column_dual=np.asarray(found.col_dual),
             row_dual=np.asarray(found.row_dual),
+            row_value=np.asarray(found.row_value),
             objective_usd=float(now.cost @ x) + now.offset_usd,
             primal_infeasibility=worst,
         )

@@ -37,7 +37,10 @@ class Quote:
 class PriceFeed(Protocol):
     """What a market feed can do; one more market is one more class with these three."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Where its prices come from, for a person."""
+        ...
 
     def quote(self, unix_s: float) -> Quote | None:
         """The newest price known at `unix_s`; None before the first."""

@@ -48,14 +48,14 @@ class Audited:
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
-    """One run of dispatch. `inputs` and `outcome` are JSON values."""
+    """One run of dispatch. `inputs` and `outcome` are JSON values as `pack` makes them; `unpack` reads them."""
 
     decision_id: str
     decided_at: Instant
     trigger: str
     objective_usd: float | None
-    inputs: Any
-    outcome: Any
+    inputs: bytes
+    outcome: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,8 @@ class Ledger:
             "decided_at_unix_ms": decision.decided_at.unix_ms,
             "trigger": decision.trigger,
             "objective_usd": decision.objective_usd,
-            "inputs": pack(decision.inputs),
-            "outcome": pack(decision.outcome),
+            "inputs": decision.inputs,
+            "outcome": decision.outcome,
         }
         rows = [_plan_row(signed, decision.decision_id) for signed in plans]
 
@@ -134,9 +134,7 @@ class Ledger:
         if row is None:
             return None
         decided_at = Instant(0.0, row.decided_at_unix_ms / 1000)
-        return DecisionRecord(
-            row.decision_id, decided_at, row.trigger, row.objective_usd, unpack(row.inputs), unpack(row.outcome)
-        )
+        return DecisionRecord(row.decision_id, decided_at, row.trigger, row.objective_usd, row.inputs, row.outcome)
 
     async def last_plans(self) -> dict[str, plan_pb2.SignedPlan]:
         """Newest plan of every site."""

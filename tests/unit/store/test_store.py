@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from controller.store import schema
 from controller.store.engine import writer_engine
 from controller.store.lanes import Arrival
-from controller.store.ledger import AuditEntry, DecisionRecord, OrderRow
+from controller.store.ledger import AuditEntry, DecisionRecord, OrderRow, pack, unpack
 from controller.store.retention import Retention
 from controller.store.store import Store
 from controller.store.writer import StoreClosed
@@ -59,7 +59,7 @@ def signed(site: str, epoch: int, version: int) -> plan_pb2.SignedPlan:
 
 
 def decision(number: int) -> DecisionRecord:
-    return DecisionRecord(f"d{number}", NOW, "interval", 12.5, {"sites": [number]}, {"ok": True})
+    return DecisionRecord(f"d{number}", NOW, "interval", 12.5, pack({"sites": [number]}), pack({"ok": True}))
 
 
 async def test_migrations_build_exactly_the_tables_of_the_schema(store: Store) -> None:
@@ -153,7 +153,7 @@ async def test_decision_and_plans_are_one_and_can_be_read_back(store: Store) -> 
     assert {site: plan_pb2.Plan.FromString(s.plan).version for site, s in last.items()} == {"a": 2, "b": 1}
     record = await store.ledger.decision("d2")
     assert record is not None
-    assert record.inputs == {"sites": [2]}
+    assert unpack(record.inputs) == {"sites": [2]}
     assert await store.ledger.decision("nothing") is None
 
 

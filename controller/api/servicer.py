@@ -1,0 +1,120 @@
+"""OperatorService on the wire: a bearer token in, `Operations` asked, plain words back.
+
+Served on the server-only TLS port. A refusal is FAILED_PRECONDITION or NOT_FOUND with one sentence; the token is
+compared in constant time and never logged.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+
+from controller.api.summary import fleet_summary, site_summary
+from controller.operations import Operations
+from controller.planner import PlanLoop
+from gridpivot.errors import GridpivotError, Refused
+from gridpivot.observability import get_logger
+from gridpivot.v1 import operator_pb2 as op
+from gridpivot.v1 import operator_pb2_grpc, plan_pb2
+
+Context = grpc.aio.ServicerContext[Any, Any]
+ACTOR = "operator"  # one token, one actor; identities per person come with enrolment
+log = get_logger(__name__)
+
+
+class OperatorServicer(operator_pb2_grpc.OperatorServiceServicer):
+    """Answers operators. `loop` is woken by every order, so that plans follow at once."""
+
+    def __init__(self, operations: Operations, loop: PlanLoop, token: str) -> None:
+        if len(token) < 16:
+            raise GridpivotError("operator token is shorter than 16 characters; run gridpivot-controller init")
+        self._operations, self._loop = operations, loop
+        self._expected = f"Bearer {token}".encode()
+
+    async def ListSites(self, request: op.ListSitesRequest, context: Context) -> op.ListSitesResponse:  # noqa: N802
+        """All sites, or those named."""
+        async with self._answering(context):
+            operations, now = self._operations, self._operations.clock.now()
+            state = {site.name: site for site in operations.see(now).sites}
+            summaries = [site_summary(operations, live, state.get(live.name), now) for live in operations.fleet]
+            wanted = {operations.known(name) for name in request.sites}
+            return op.ListSitesResponse(
+                sites=[s for s in summaries if not wanted or s.site in wanted],
+                fleet=fleet_summary(operations, summaries, self._loop, now),
+            )
+        raise AssertionError("unreachable: _answering aborts")
+
+    async def GetPlan(self, request: op.GetPlanRequest, context: Context) -> op.GetPlanResponse:  # noqa: N802
+        """The plan in force and its fate."""
+        async with self._answering(context):
+            site = self._operations.known(request.site)
+            posted = self._operations.board.posted(site)
+            plan: plan_pb2.Plan | None = posted.plan if posted is not None else None
+            return op.GetPlanResponse(plan=plan, statuses=self._operations.board.statuses(site))
+        raise AssertionError("unreachable: _answering aborts")
+
+    async def Explain(self, request: op.ExplainRequest, context: Context) -> op.ExplainResponse:  # noqa: N802
+        """Which constraint binds and what it costs."""
+        async with self._answering(context):
+            site = self._operations.known(request.site)
+            found = self._loop.explanation(site)
+            if found is None:
+                raise Refused(f"no decision on {site} yet: it has not reported since the controller started")
+            explanation, at = found
+            return explanation.to_proto(at.unix_ms)
+        raise AssertionError("unreachable: _answering aborts")
+
+    async def SetOverride(self, request: op.SetOverrideRequest, context: Context) -> op.SetOverrideResponse:  # noqa: N802
+        """Lower a ceiling, or let go."""
+        async with self._answering(context):
+            done = await self._operations.set_override(
+                request.site,
+                request.ceiling_w if request.HasField("ceiling_w") else None,
+                request.for_s if request.HasField("for_s") else None,
+                request.reason,
+                request.idempotency_key,
+                ACTOR,
+            )
+            self._loop.wake()
+            log.info("override", site=request.site, ceiling_w=done.ceiling_w, audit_id=done.audit_id)
+            return op.SetOverrideResponse(ceiling_w=done.ceiling_w, audit_id=done.audit_id)
+        raise AssertionError("unreachable: _answering aborts")
+
+    async def CreateEvent(self, request: op.CreateEventRequest, context: Context) -> op.CreateEventResponse:  # noqa: N802
+        """A grid event."""
+        async with self._answering(context):
+            done = await self._operations.create_event(
+                tuple(request.sites),
+                ceiling_w=request.ceiling_w if request.HasField("ceiling_w") else None,
+                ceiling_ratio=request.ceiling_ratio if request.HasField("ceiling_ratio") else None,
+                starts_at_unix_ms=request.starts_at_unix_ms if request.HasField("starts_at_unix_ms") else None,
+                ends_at_unix_ms=request.ends_at_unix_ms if request.HasField("ends_at_unix_ms") else None,
+                reason=request.reason,
+                key=request.idempotency_key,
+                actor=ACTOR,
+            )
+            self._loop.wake()
+            log.info("grid event", event_id=done.event_id, sites=len(done.sites), audit_id=done.audit_id)
+            return op.CreateEventResponse(event_id=done.event_id, sites=done.sites, audit_id=done.audit_id)
+        raise AssertionError("unreachable: _answering aborts")
+
+    @asynccontextmanager
+    async def _answering(self, context: Context) -> AsyncIterator[None]:
+        """Check the token, then turn what is raised inside into a status with one sentence."""
+        given = dict(context.invocation_metadata() or ()).get("authorization", "")
+        raw = given if isinstance(given, bytes) else given.encode()
+        if not hmac.compare_digest(raw, self._expected):
+            await context.abort(
+                grpc.StatusCode.UNAUTHENTICATED, "token missing or wrong; give --token-file or GRIDPIVOT_TOKEN_FILE"
+            )
+        try:
+            yield
+        except Refused as error:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        except GridpivotError as error:
+            log.exception("operator call failed")
+            await context.abort(grpc.StatusCode.INTERNAL, str(error))

@@ -1,0 +1,123 @@
+"""`gridpivot-controller`: run, check-config, init. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from gridpivot import __version__, console
+from gridpivot.errors import SettingsError
+from gridpivot.shapes import CheckConfigShape
+
+if TYPE_CHECKING:
+    from controller.settings import ControllerSettings
+
+app = typer.Typer(
+    help="The process in the middle: sees all sites, prices every megawatt, sends plans.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="TOML file; default /etc/gridpivot/controller.toml if it exists.")
+]
+StateDir = Annotated[Path | None, typer.Option(help="Directory of the database and the keys; over the settings' own.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def controller(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Version.")] = False,
+) -> None:
+    """The process in the middle: sees all sites, prices every megawatt, sends plans."""
+
+
+def _settings(config: Path | None, state_dir: Path | None) -> ControllerSettings:
+    import os
+
+    from controller.settings import DEFAULT_CONFIG, ENV_PREFIX, ControllerSettings
+    from gridpivot.settings import load
+
+    environ = dict(os.environ)
+    if state_dir is not None:
+        environ[f"{ENV_PREFIX}__STATE_DIR"] = str(state_dir)
+    path = config if config is not None else (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
+    return load(ControllerSettings, path, ENV_PREFIX, environ)
+
+
+@app.command()
+def run(config: Config = None, state_dir: StateDir = None) -> None:
+    """Run until SIGTERM or Ctrl-C."""
+    import asyncio
+
+    from controller import service
+    from gridpivot import observability
+
+    settings = _settings(config, state_dir)
+    observability.configure(settings.log.style, settings.log.level)
+    if not settings.sites:
+        raise SettingsError("no sites in the settings; add a [[sites]] table with name, region and ceiling_mw")
+    asyncio.run(service.run(settings))
+
+
+@app.command("check-config")
+def check_config(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+    """Read the settings as `run` would, and say what is wrong with them."""
+    path = str(config) if config is not None else None
+    try:
+        settings = _settings(config, state_dir)
+        problems: list[str] = []
+        notes = [f"{len(settings.sites)} sites in {len({s.region for s in settings.sites})} regions"]
+        if not settings.sites:
+            notes.append("no sites: run would refuse to start")
+    except SettingsError as error:
+        problems, notes = str(error).splitlines(), []
+    if as_json:
+        console.print_json(CheckConfigShape(path=path, ok=not problems, problems=problems, notes=notes))
+    elif problems:
+        console.complain("\n".join(problems))
+    else:
+        for note in notes:
+            typer.echo(note)
+        typer.echo("settings are good")
+    if problems:
+        raise typer.Exit(SettingsError.exit_code)
+
+
+@app.command()
+def init(
+    config: Config = None,
+    state_dir: StateDir = None,
+    fleet: Annotated[str, typer.Option(help="Fleet name; stands in every certificate.")] = "gridpivot",
+    host: Annotated[
+        list[str] | None, typer.Option(help="Name or address that sites dial; may be given more than once.")
+    ] = None,
+) -> None:
+    """Make the state directory with CA, server certificate, planner key and operator token. Overwrites nothing."""
+    import datetime as dt
+    import socket
+
+    from controller.identity import make_identity
+
+    settings = _settings(config, state_dir)
+    hosts = host or [socket.getfqdn(), "localhost", "127.0.0.1"]
+    made = make_identity(settings, fleet, hosts, dt.datetime.now(dt.UTC))
+    out = Console(highlight=False)
+    for path in made.public:
+        out.print(f"  {path}", soft_wrap=True)
+    for path in made.secret:
+        out.print(f"  {path}  [dim](secret, 0600)[/dim]", soft_wrap=True)
+    out.print(f"The certificate is good for {', '.join(hosts)}. Next: gridpivot-controller run", soft_wrap=True)
+
+
+def main() -> NoReturn:
+    """Entry point."""
+    console.run(app)

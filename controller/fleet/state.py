@@ -1,0 +1,154 @@
+"""The fleet as dispatch sees it: live tables, prices and orders in, `FleetState` out. A pure function of values.
+
+What a site has not told is filled in on the careful side: silent machines are charged at normal power, a site without
+a roll-up has nothing to plan, and no fresh figure raises a ceiling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from controller.dispatch.inputs import ClassState, FleetState, PoolState, PriceStep, SiteState
+from controller.events.windows import Orders
+from controller.fleet.tables import SiteLive
+from controller.markets.book import MarketBook
+from gridpivot.clock import Instant
+from gridpivot.curves import AiPool, MinerClass
+from gridpivot.v1 import telemetry_pb2 as pb
+from gridpivot.vocabulary import DeviceState, LinkState, Mode
+
+OVERHEAD_RATIO_MAX = 0.5  # more than half again for cooling is a broken meter, not a site
+WAKING = DeviceState.WAKING.code
+
+
+@dataclass(frozen=True, slots=True)
+class SiteTerms:
+    """What the settings say of a site: its ceiling [W], ramps [W/min, 0 = none], overhead until it is measured."""
+
+    name: str
+    ceiling_w: float
+    drop_ramp_w_per_min: float = 0.0
+    pick_up_ramp_w_per_min: float = 0.0
+    overhead_ratio: float = 0.05
+    pools_usd_per_gpu_hour: Mapping[str, float] = field(default_factory=dict)
+
+
+def own_ceiling_w(terms: SiteTerms, rollup: pb.SiteRollup | None) -> float:
+    """Lower of the ceilings in the controller's and the site's own settings [W]."""
+    if rollup is None or rollup.site_ceiling_w <= 0:
+        return terms.ceiling_w
+    return min(terms.ceiling_w, rollup.site_ceiling_w)
+
+
+def fleet_state(
+    sites: Sequence[tuple[SiteTerms, SiteLive]],
+    book: MarketBook,
+    orders: Orders,
+    now: Instant,
+    *,
+    fleet_floor_hs: float = 0.0,
+    speed: float = 1.0,
+) -> FleetState:
+    """All sites that have ever reported an inventory and a roll-up, in the order given."""
+    hashprice, _ = book.hashprice(now)
+    states = tuple(
+        _site(terms, live, book, orders, now)
+        for terms, live in sites
+        if live.inventory_hash and live.rollup is not None
+    )
+    return FleetState(states, hashprice, fleet_floor_hs, speed)
+
+
+def _site(terms: SiteTerms, live: SiteLive, book: MarketBook, orders: Orders, now: Instant) -> SiteState:
+    rollup = live.rollup
+    assert rollup is not None
+    own_w = own_ceiling_w(terms, rollup)
+    classes = {c.name: c for c in rollup.classes}
+    pools = {p.name: p for p in rollup.pools}
+    prices: tuple[PriceStep, ...] = book.steps(live.region, now)
+    return SiteState(
+        name=live.name,
+        region=live.region,
+        ceiling_w=orders.overridden_ceiling_w(live.name, own_w, now),
+        windows=orders.windows(live.name, own_w, now),
+        classes=tuple(class_state(c, classes.get(c.name)) for c in live.classes),
+        pools=tuple(_pool(p, pools.get(p.name), terms, book) for p in live.pools),
+        overhead_ratio=overhead_ratio(rollup, terms.overhead_ratio),
+        fixed_w=max(0.0, rollup.unattributed_power_w),
+        prices=prices,
+        pool_fee_ratio=book.pool_fee_ratio,
+        drop_ramp_w_per_min=terms.drop_ramp_w_per_min,
+        pick_up_ramp_w_per_min=terms.pick_up_ramp_w_per_min,
+        connected=live.link is LinkState.CONNECTED,
+        metered_power_w=rollup.metered_power_w if rollup.HasField("metered_power_w") else None,
+    )
+
+
+def class_state(miner_class: MinerClass, rollup: pb.ClassRollup | None) -> ClassState:
+    """Machines of a class; commanded modes are scaled to the machines that obey, unsaid ones count as normal."""
+    if rollup is None:
+        return ClassState(miner_class, 0, 0, 0.0, (0.0, 0.0, 0.0, 0.0), 0.0, 0.0)
+    counts = [float(n) for n in rollup.mode_counts[:4]] + [0.0] * (4 - len(rollup.mode_counts[:4]))
+    total, available = sum(counts), float(rollup.available)
+    if total > available > 0:
+        counts = [n * available / total for n in counts]
+    elif total > available:
+        counts = [0.0] * 4
+    else:
+        counts[2] += available - total
+    waking = min(float(rollup.state_counts[WAKING]) if len(rollup.state_counts) > WAKING else 0.0, counts[2])
+    return ClassState(
+        miner_class=miner_class,
+        available=rollup.available,
+        silent=rollup.silent,
+        silent_power_w=rollup.silent * miner_class.modes[Mode.NORMAL].power_w,
+        commanded=(counts[0], counts[1], counts[2], counts[3]),
+        waking=waking,
+        waking_remaining_s=miner_class.wake_s if waking else 0.0,
+    )
+
+
+def overhead_ratio(rollup: pb.SiteRollup, otherwise: float) -> float:
+    """Overhead per watt of mining and AI as the site reports it, within reason; `otherwise` while it says nothing."""
+    it_load_w = rollup.mining_power_w + rollup.ai_power_w
+    if not rollup.HasField("overhead_power_w") or it_load_w <= 0.01 * max(rollup.site_ceiling_w, 1.0):
+        return otherwise
+    # Two digits: overhead drifts with every reading, and a new ratio is a new matrix for the solver.
+    return round(min(OVERHEAD_RATIO_MAX, max(0.0, rollup.overhead_power_w / it_load_w)), 2)
+
+
+def _pool(pool: AiPool, rollup: pb.PoolRollup | None, terms: SiteTerms, book: MarketBook) -> PoolState:
+    income = terms.pools_usd_per_gpu_hour.get(pool.name)
+    if income is None:
+        income = book.ai_usd_per_gpu_hour(pool.name, pool.priority)
+    return PoolState(
+        pool=pool,
+        power_w=rollup.power_w if rollup is not None and rollup.HasField("power_w") else None,
+        limit_w=rollup.limit_w if rollup is not None else pool.baseline_w,
+        demand_w=rollup.demand_w if rollup is not None and rollup.HasField("demand_w") else None,
+        income_usd_per_gpu_hour=income,
+    )
+
+
+def margin_usd_per_h(site: SiteState, rollup: pb.SiteRollup, hashprice_usd_per_ph_day: float) -> float | None:
+    """Mining and AI income less power, now [USD/h]; None while the price or the power is unknown."""
+    if not site.prices or not rollup.HasField("hashrate_hs"):
+        return None
+    power_w = rollup.metered_power_w if rollup.HasField("metered_power_w") else rollup.assumed_power_w
+    mining = rollup.hashrate_hs / 1e15 * hashprice_usd_per_ph_day / 24 * (1 - site.pool_fee_ratio)
+    ai = sum(p.pool.gpu_count * p.income_usd_per_gpu_hour * _throughput(p) for p in site.pools)
+    return mining + ai - power_w / 1e6 * site.prices[0].usd_per_mwh
+
+
+def _throughput(pool: PoolState) -> float:
+    """Throughput of a pool at its present power (ratio): along its curve, nothing at idle."""
+    power_w = pool.power_w
+    if power_w is None or power_w <= pool.pool.baseline_w:
+        return 1.0 if pool.idle_paid else 0.0
+    points = ((pool.pool.baseline_w, 0.0), *pool.pool.curve)
+    for (w0, r0), (w1, r1) in pairwise(points):
+        if power_w <= w1:
+            return r0 + (r1 - r0) * (power_w - w0) / (w1 - w0) if w1 > w0 else r1
+    return points[-1][1]

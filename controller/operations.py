@@ -1,0 +1,169 @@
+"""What operators may do and see, as plain calls: the API puts it on the wire, tests call it directly.
+
+Every change is refused or recorded: who, what, why, and under which idempotency key, in the same transaction as its
+effect.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from controller.board import PlanBoard
+from controller.dispatch.inputs import FleetState
+from controller.events.windows import Order, OrderKind, Orders, grid_event, override
+from controller.fleet.state import SiteTerms, fleet_state, own_ceiling_w
+from controller.fleet.tables import Fleet
+from controller.markets.book import MarketBook
+from controller.store.ledger import Audited, AuditEntry, Ledger, OrderRow, new_id
+from gridpivot.clock import Clock, Instant
+from gridpivot.errors import Refused
+
+
+@dataclass(frozen=True, slots=True)
+class OverrideDone:
+    """Effective ceiling afterwards [W] and the audit record."""
+
+    ceiling_w: float
+    audit_id: str
+    repeated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EventDone:
+    """The event, the sites it reaches, the audit record."""
+
+    event_id: str
+    sites: tuple[str, ...]
+    audit_id: str
+    repeated: bool
+
+
+@dataclass(slots=True)
+class Operations:
+    """Live state, markets, orders and plans of one controller."""
+
+    terms: Mapping[str, SiteTerms]
+    fleet: Fleet
+    book: MarketBook
+    board: PlanBoard
+    ledger: Ledger
+    clock: Clock
+    fresh_s: float
+    fleet_floor_hs: float = 0.0
+    speed: float = 1.0
+    orders: Orders = field(default_factory=Orders)
+
+    async def restore(self) -> None:
+        """Orders, plans and statuses as the last run left them."""
+        now = self.clock.now()
+        rows = await self.ledger.open_orders(now.unix_ms - 86_400_000)
+        self.orders = Orders.of(Order.from_json(row.payload) for row in rows)
+        plans = await self.ledger.last_plans()
+        self.board.restore({site: plan for site, plan in plans.items() if site in self.terms}, now)
+        for site in self.terms:
+            self.board.remember(site, await self.ledger.statuses(site))
+
+    def see(self, now: Instant) -> FleetState:
+        """The fleet as dispatch sees it."""
+        self.orders = self.orders.forgetting_ended(now)
+        sites = [(terms, self.fleet[name]) for name, terms in self.terms.items()]
+        return fleet_state(sites, self.book, self.orders, now, fleet_floor_hs=self.fleet_floor_hs, speed=self.speed)
+
+    def ceiling_w(self, site: str, now: Instant) -> float:
+        """Effective ceiling of a site now [W]: contract, overrides, grid events."""
+        return self.orders.effective_ceiling_w(site, self._own_w(site), now)
+
+    def known(self, site: str) -> str:
+        """The name, if the controller has such a site; raises Refused with the nearest ones otherwise."""
+        if site not in self.terms:
+            raise Refused(
+                f"no site {site!r}; known: {', '.join(list(self.terms)[:10])}{' ...' * (len(self.terms) > 10)}"
+            )
+        return site
+
+    async def set_override(
+        self, site: str, ceiling_w: float | None, for_s: float | None, reason: str, key: str, actor: str
+    ) -> OverrideDone:
+        """Lower a site's ceiling, or (None) release what operators lowered; raises Refused."""
+        now = self.clock.now()
+        name = self.known(site)
+        standing = self.orders.at(name, now, OrderKind.OVERRIDE)
+        after = self.orders.releasing((o.order_id for o in standing), now)
+        new: Order | None = None
+        if ceiling_w is not None:
+            new = override(new_id("override", now), name, self._own_w(name), ceiling_w, for_s, reason, now)
+            after = after.adding(new)
+        elif not reason.strip():
+            raise Refused("a reason is needed; it goes into the audit record (--reason)")
+        effective = after.effective_ceiling_w(name, self._own_w(name), now)
+        entry = AuditEntry(
+            actor,
+            "override" if new is not None else "override-release",
+            reason,
+            json.dumps({"site": name, "ceiling_w": ceiling_w, "for_s": for_s}),
+            json.dumps({"ceiling_w": effective}),
+            _key(key, actor),
+        )
+        changed = [after.by_id[o.order_id] for o in standing] + ([new] if new is not None else [])
+        done = await self._record(entry, changed, now)
+        return OverrideDone(json.loads(done.response)["ceiling_w"], done.audit_id, done.repeated)
+
+    async def create_event(
+        self,
+        sites: tuple[str, ...],
+        *,
+        ceiling_w: float | None,
+        ceiling_ratio: float | None,
+        starts_at_unix_ms: int | None,
+        ends_at_unix_ms: int | None,
+        reason: str,
+        key: str,
+        actor: str,
+    ) -> EventDone:
+        """A grid event; "*" means all sites. Raises Refused."""
+        now = self.clock.now()
+        names = tuple(self.terms) if sites == ("*",) else tuple(dict.fromkeys(self.known(s) for s in sites))
+        event = grid_event(
+            new_id("event", now),
+            names,
+            ceiling_w=ceiling_w,
+            ceiling_ratio=ceiling_ratio,
+            starts_at_unix_ms=starts_at_unix_ms,
+            ends_at_unix_ms=ends_at_unix_ms,
+            reason=reason,
+            now=now,
+        )
+        entry = AuditEntry(
+            actor,
+            "event",
+            reason,
+            event.to_json(),
+            json.dumps({"event_id": event.order_id, "sites": names}),
+            _key(key, actor),
+        )
+        done = await self._record(entry, [event], now)
+        answer = json.loads(done.response)
+        return EventDone(answer["event_id"], tuple(answer["sites"]), done.audit_id, done.repeated)
+
+    async def _record(self, entry: AuditEntry, changed: list[Order], now: Instant) -> Audited:
+        rows = [
+            OrderRow(o.order_id, o.kind.value, o.created_at_unix_ms, o.released_at_unix_ms, o.to_json())
+            for o in changed
+        ]
+        done = await self.ledger.record_order(entry, rows, now)
+        if not done.repeated:
+            # Not `after`: another order may have been recorded while this one was on its way to the disk.
+            for order in changed:
+                self.orders = self.orders.adding(order)
+        return done
+
+    def _own_w(self, site: str) -> float:
+        return own_ceiling_w(self.terms[site], self.fleet[site].rollup)
+
+
+def _key(key: str, actor: str) -> str:
+    if len(key) > 100:
+        raise Refused("idempotency key longer than 100 characters")
+    return f"{actor}:{key}" if key else ""

@@ -1,0 +1,259 @@
+"""The controller put together: store, fleet, markets, planner, both gRPC ports, HTTP. Nothing else knows the whole."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import signal
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import grpc
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from controller.api.servicer import OperatorServicer
+from controller.board import PlanBoard
+from controller.dispatch.solve import Planner
+from controller.exporter import FleetCollector, LinkFigures, metrics_route, registry
+from controller.fleet.state import SiteTerms
+from controller.fleet.tables import Fleet
+from controller.link.servicer import LinkTiming, SessionServicer
+from controller.markets.book import MarketBook
+from controller.operations import Operations
+from controller.planner import PlanLoop, Signer
+from controller.settings import ControllerSettings
+from controller.store.store import Store
+from gridpivot.clock import Clock, SystemClock
+from gridpivot.errors import GridpivotError, SettingsError
+from gridpivot.httpd import TEXT, HttpServer, Reply, Route, answer
+from gridpivot.link.credentials import (
+    SERVER_OPTIONS,
+    KeyPair,
+    operator_server_credentials,
+    read_public,
+    read_secret,
+    session_server_credentials,
+)
+from gridpivot.observability import get_logger
+from gridpivot.v1 import operator_pb2_grpc, session_pb2_grpc
+
+PURGE_EVERY_S = 3_600.0
+GRACE_S = 2.0
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where it listens once it runs."""
+
+    session: int
+    operator: int
+    http: int
+
+
+def key_id(public_raw: bytes) -> str:
+    """Name of a planner key: the first 16 hex digits of the SHA-256 of its 32 raw bytes."""
+    return hashlib.sha256(public_raw).hexdigest()[:16]
+
+
+def read_signer(settings: ControllerSettings) -> Signer:
+    """The planner's key from its file; raises SettingsError."""
+    path = settings.path(settings.tls.planner_key)
+    try:
+        key = serialization.load_pem_private_key(read_secret(path), password=None)
+    except ValueError as error:
+        raise SettingsError(
+            f"{path}: not a PEM private key; run gridpivot-controller init elsewhere and copy"
+        ) from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SettingsError(f"{path}: not an Ed25519 key; plans are signed with Ed25519 only")
+    return Signer(key, key_id(key.public_key().public_bytes_raw()))
+
+
+class ControllerService:
+    """One controller. `start`, then `wait` or whatever else; then `stop`."""
+
+    def __init__(self, settings: ControllerSettings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.clock = clock if clock is not None else SystemClock()
+        self.ports: Ports | None = None
+        self._stack = AsyncExitStack()
+        self._loop_task: asyncio.Task[None] | None = None
+
+    async def start(self) -> Ports:
+        """Everything up, or nothing: raises SettingsError or GridpivotError with what was started taken down again."""
+        async with AsyncExitStack() as stack:
+            self.ports = await self._start(stack)
+            self._stack = stack.pop_all()
+        return self.ports
+
+    async def stop(self) -> None:
+        """Down in the order opposite to `start`; what was acknowledged is durable."""
+        await self._stack.aclose()
+
+    async def wait(self) -> None:
+        """Until the planning loop ends, which it does only by a defect."""
+        assert self._loop_task is not None
+        await self._loop_task
+
+    async def _start(self, stack: AsyncExitStack) -> Ports:
+        settings, clock = self.settings, self.clock
+        tls = settings.tls
+        own = KeyPair(read_secret(settings.path(tls.key)), read_public(settings.path(tls.certificate)))
+        ca_pem = read_public(settings.path(tls.ca))
+        token = read_secret(settings.path(tls.operator_token_file)).decode().strip()
+        signer = read_signer(settings)
+        terms = {
+            s.name: SiteTerms(
+                s.name,
+                s.own_ceiling_w,
+                s.drop_ramp_w_per_min,
+                s.pick_up_ramp_w_per_min,
+                s.overhead_ratio,
+                s.pools_usd_per_gpu_hour,
+            )
+            for s in settings.sites
+        }
+        dispatch = settings.dispatch
+        book = await asyncio.to_thread(
+            MarketBook,
+            settings.markets,
+            {s.region for s in settings.sites},
+            clock.now(),
+            start_unix_s=dispatch.start_unix_s,
+            speed=dispatch.speed,
+        )
+        store = await Store.open(settings.state_dir / "controller.db", clock)
+        stack.push_async_callback(store.close)
+        fleet = Fleet((s.name, s.region) for s in settings.sites)
+        board = PlanBoard(store.ledger.record_status)
+        operations = Operations(
+            terms,
+            fleet,
+            book,
+            board,
+            store.ledger,
+            clock,
+            settings.link.fresh_s,
+            dispatch.fleet_floor_eh_s * 1e18,
+            dispatch.speed,
+        )
+        await operations.restore()
+        epoch = await store.ledger.next_epoch()
+        postures = {s.name: s.posture for s in settings.sites}
+        loop = PlanLoop(
+            Planner(dispatch.parameters),
+            board,
+            store.ledger,
+            signer,
+            clock,
+            operations.see,
+            epoch=epoch,
+            lease_s=settings.link.lease_s,
+            thresholds=dispatch.thresholds(),
+            look_s=dispatch.look_s,
+            postures=postures.__getitem__,
+            reasons=lambda: operations.orders.reasons(),
+        )
+        timing = LinkTiming(settings.link.heartbeat_ms, settings.link.dead_after_ms, settings.link.window_bytes)
+        sessions = SessionServicer(fleet, store, board, timing, clock)
+
+        def link_figures() -> LinkFigures:
+            counters = sessions.counters
+            refused = sum(counters.refused_total.values())
+            return LinkFigures(counters.sessions_total, refused, counters.bad_records_total, counters.bytes_total)
+
+        http = await self._http(stack, metrics_route(registry(FleetCollector(operations, loop, store, link_figures))))
+        operator = await self._grpc(
+            stack,
+            settings.listen.operator_port,
+            operator_server_credentials(own),
+            OperatorServicer(operations, loop, token),
+        )
+        session = await self._grpc(
+            stack, settings.listen.session_port, session_server_credentials(ca_pem, own), sessions
+        )
+        self._loop_task = asyncio.create_task(loop.run(), name="planner")
+        stack.push_async_callback(_cancel, self._loop_task)
+        stack.push_async_callback(_cancel, asyncio.create_task(self._purge(store), name="purge"))
+        log.info("controller up", epoch=epoch, sites=len(fleet), session=session, operator=operator, http=http)
+        return Ports(session, operator, http)
+
+    async def _grpc(
+        self,
+        stack: AsyncExitStack,
+        port: int,
+        credentials: grpc.ServerCredentials,
+        servicer: SessionServicer | OperatorServicer,
+    ) -> int:
+        server = grpc.aio.server(options=list(SERVER_OPTIONS))
+        if isinstance(servicer, SessionServicer):
+            session_pb2_grpc.add_SessionServiceServicer_to_server(servicer, server)
+        else:
+            operator_pb2_grpc.add_OperatorServiceServicer_to_server(servicer, server)
+        address = f"{self.settings.listen.host}:{port}"
+        try:
+            bound = server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise GridpivotError(f"{address}: cannot listen; is another controller running? ({error})") from error
+        await server.start()
+
+        async def stop() -> None:
+            if isinstance(servicer, SessionServicer):
+                await servicer.shut_down()
+            await server.stop(GRACE_S)
+
+        stack.push_async_callback(stop)
+        return int(bound)
+
+    async def _http(self, stack: AsyncExitStack, metrics: Route) -> int:
+        async def ready() -> Reply:
+            up = self._loop_task is not None and not self._loop_task.done()
+            if up:
+                return HTTPStatus.OK, TEXT, b"ready\n"
+            return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, b"planning loop is not running\n"
+
+        routes = {"/metrics": metrics, "/healthz": answer("ok"), "/readyz": ready}
+        server = HttpServer(routes, self.settings.listen.http_host, self.settings.listen.http_port)
+        try:
+            port = await server.start()
+        except OSError as error:
+            raise GridpivotError(
+                f"HTTP port {self.settings.listen.http_port}: {error.strerror}; change listen.http_port"
+            ) from error
+        stack.push_async_callback(server.stop)
+        return port
+
+    async def _purge(self, store: Store) -> None:
+        while True:
+            try:
+                await store.purge(self.settings.retention.retention(), self.clock.now())
+            except GridpivotError as error:
+                log.warning("purge failed", why=str(error))
+            await asyncio.sleep(PURGE_EVERY_S)
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def run(settings: ControllerSettings) -> None:
+    """Run until SIGTERM or SIGINT, then stop cleanly."""
+    service = ControllerService(settings)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    await service.start()
+    waits = [asyncio.create_task(stopping.wait()), asyncio.create_task(service.wait())]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+        await service.stop()
+        log.info("controller down")
