@@ -43,7 +43,7 @@ class Bench:
         self.clock = Hand()
         kind = miner_class(family, family, MODELS[family], shed_s=5, wake_s=60)
         self.miner = MAKERS[family](Machine(kind, 7, now_s=self.clock()), "02:00:00:00:00:01", clock=self.clock)
-        self.login: Login | None = Login("super" if family == "whatsminer" else "root", "admin")
+        self.login: Login | None = Login("super" if family == "whatsminer" else "root", self.miner.password)
         self.family = FAMILIES[family]
         self.memory = Memory(profiles=Profiles(PROFILES[Mode.NORMAL], PROFILES[Mode.LOW], PROFILES[Mode.TURBO]))
         self.repairs: Counter[str] = Counter()

@@ -257,3 +257,13 @@ def test_planner_moves_between_threads(make):
         thread.start()
         thread.join()
     assert [only(a).classes[0].machines[ASLEEP] for a in answers] == pytest.approx([0, 1000])
+
+
+def test_stopped_solver_publishes_nothing_and_the_next_one_starts_clean(make):
+    planner, state = Planner(), make.fleet(make.site(ceiling_w=2e6))
+    planner._highs.setOptionValue("simplex_iteration_limit", 0)
+    planner._highs.setOptionValue("presolve", "off")
+    with pytest.raises(Infeasible, match="plans stay"):
+        planner.solve(state)
+    planner._highs.setOptionValue("simplex_iteration_limit", 2**31 - 1)
+    assert make.import_w(state.sites[0], only(planner.solve(state))) == pytest.approx(2e6)

@@ -141,7 +141,8 @@ def test_hashprice_from_settings_or_set_and_nonsense_refused():
 
 
 def test_nonsense_in_the_settings_is_refused():
-    with pytest.raises(SettingsError):
-        MarketBook(MarketSettings(default=RegionPrice(usd_per_mwh=1e6)), ["r"], START)
+    for price in (1e6, 0.045):
+        with pytest.raises(SettingsError):
+            MarketBook(MarketSettings(default=RegionPrice(usd_per_mwh=price)), ["r"], START)
     with pytest.raises(SettingsError, match="speed"):
         MarketBook(MarketSettings(), ["r"], START, speed=0.0)

@@ -1,0 +1,224 @@
+"""`gridpivot`: what an operator asks of the controller, and the demo. A client; it knows neither agent nor controller."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from gridpivot import __version__, console
+from gridpivot.errors import Refused, SettingsError
+
+app = typer.Typer(
+    help="Moves grid power between Bitcoin mining and AI work: ask the controller, lower a ceiling, run the demo.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+events = typer.Typer(help="Grid events: a ceiling over sites for a time.", no_args_is_help=True)
+app.add_typer(events, name="event")
+
+Address = Annotated[
+    str,
+    typer.Option("--controller", envvar="GRIDPIVOT_CONTROLLER", help="Operator port, HOST:PORT.", show_default=True),
+]
+Ca = Annotated[Path | None, typer.Option("--ca", envvar="GRIDPIVOT_CA", help="CA to trust (PEM).")]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option("--token-file", envvar="GRIDPIVOT_TOKEN_FILE", help="File with the operator token (0600)."),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Site = Annotated[str, typer.Argument(help="Site name.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; goes into the audit record.")]
+Key = Annotated[
+    str | None, typer.Option("--idempotency-key", help="Same key, same effect: give it to be able to retry.")
+]
+LOCAL = "localhost:7444"
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def gridpivot(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Version.")] = False,
+) -> None:
+    """Moves grid power between Bitcoin mining and AI work: ask the controller, lower a ceiling, run the demo."""
+
+
+def _ask(method: str, request: Any, answer: Any, address: str, ca: Path | None, token_file: Path | None) -> Any:
+    """One call; the heavy import waits until there is one."""
+    from ctl.client import Controller, connected
+
+    with connected(Controller(address, ca, token_file)) as client:
+        return client.call(getattr(client.stub, method), request, answer)
+
+
+@app.command()
+def sites(address: Address = LOCAL, ca: Ca = None, token_file: TokenFile = None, as_json: Json = False) -> None:
+    """All sites now, and the fleet's totals."""
+    from ctl import shaping, tables
+    from gridpivot.v1 import operator_pb2 as op
+
+    answer = _ask("ListSites", op.ListSitesRequest(), op.ListSitesResponse, address, ca, token_file)
+    shape = shaping.sites_shape(answer)
+    if as_json:
+        console.print_json(shape)
+    else:
+        tables.show(tables.sites_table(shape))
+
+
+@app.command()
+def site(
+    name: Site, address: Address = LOCAL, ca: Ca = None, token_file: TokenFile = None, as_json: Json = False
+) -> None:
+    """One site with its miners and AI pools."""
+    from ctl import shaping, tables
+    from gridpivot.v1 import operator_pb2 as op
+
+    answer = _ask("ListSites", op.ListSitesRequest(sites=[name]), op.ListSitesResponse, address, ca, token_file)
+    shape = shaping.site_shape(answer.sites[0])
+    if as_json:
+        console.print_json(shape)
+    else:
+        tables.show(tables.site_table(shape))
+
+
+@app.command()
+def plan(
+    name: Site, address: Address = LOCAL, ca: Ca = None, token_file: TokenFile = None, as_json: Json = False
+) -> None:
+    """The plan in force at a site, and what became of it."""
+    from ctl import shaping, tables
+    from gridpivot.v1 import operator_pb2 as op
+
+    answer = _ask("GetPlan", op.GetPlanRequest(site=name), op.GetPlanResponse, address, ca, token_file)
+    shape = shaping.plan_shape(name, answer)
+    if as_json:
+        console.print_json(shape)
+    else:
+        tables.show(tables.plan_table(shape))
+
+
+@app.command()
+def explain(
+    name: Site, address: Address = LOCAL, ca: Ca = None, token_file: TokenFile = None, as_json: Json = False
+) -> None:
+    """Which constraint binds at a site, and what it costs."""
+    from ctl import shaping, tables
+    from gridpivot.v1 import operator_pb2 as op
+
+    answer = _ask("Explain", op.ExplainRequest(site=name), op.ExplainResponse, address, ca, token_file)
+    shape = shaping.explain_shape(answer)
+    if as_json:
+        console.print_json(shape)
+    else:
+        tables.show(tables.explain_table(shape))
+
+
+@app.command()
+def override(
+    name: Site,
+    reason: Reason,
+    ceiling_mw: Annotated[float | None, typer.Option(help="New, lower ceiling [MW].")] = None,
+    duration: Annotated[str | None, typer.Option("--for", help="How long: 30m, 2h; without it until released.")] = None,
+    release: Annotated[bool, typer.Option("--release", help="Let go of what operators lowered.")] = False,
+    key: Key = None,
+    address: Address = LOCAL,
+    ca: Ca = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Lower a site's ceiling, or let go of what was lowered. Never raises it above the site's own."""
+    from ctl import tables, words
+    from gridpivot import shapes
+    from gridpivot.v1 import operator_pb2 as op
+
+    if release == (ceiling_mw is not None) or (release and duration is not None):
+        raise SettingsError("give either --ceiling-mw (with --for, if it should end) or --release")
+    request = op.SetOverrideRequest(
+        site=name,
+        ceiling_w=None if ceiling_mw is None else ceiling_mw * 1e6,
+        for_s=None if duration is None else words.seconds(duration),
+        reason=reason,
+        idempotency_key=key or uuid.uuid4().hex,
+    )
+    answer = _ask("SetOverride", request, op.SetOverrideResponse, address, ca, token_file)
+    shape = shapes.OverrideShape(site=name, released=release, ceiling_w=answer.ceiling_w, audit_id=answer.audit_id)
+    if as_json:
+        console.print_json(shape)
+    else:
+        tables.show(f"{name}: ceiling now {tables.mw(shape.ceiling_w)} (audit {shape.audit_id})")
+
+
+@events.command("create")
+def create_event(
+    names: Annotated[str, typer.Option("--sites", help="Sites with commas between them, or '*'.")],
+    reason: Reason,
+    ceiling_pct: Annotated[float | None, typer.Option(help="Ceiling in per cent of each site's own.")] = None,
+    ceiling_mw: Annotated[float | None, typer.Option(help="Ceiling at each site [MW].")] = None,
+    start: Annotated[str, typer.Option(help="2024-08-20T19:00Z, now, or +15m.")] = "now",
+    end: Annotated[str | None, typer.Option(help="As --start; without it until released.")] = None,
+    key: Key = None,
+    address: Address = LOCAL,
+    ca: Ca = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
+) -> None:
+    """Create a grid event."""
+    from ctl import tables, words
+    from gridpivot import shapes
+    from gridpivot.v1 import operator_pb2 as op
+
+    if (ceiling_pct is None) == (ceiling_mw is None):
+        raise SettingsError("give exactly one of --ceiling-pct and --ceiling-mw")
+    now = datetime.now(UTC)
+    request = op.CreateEventRequest(
+        sites=[part.strip() for part in names.split(",") if part.strip()],
+        ceiling_w=None if ceiling_mw is None else ceiling_mw * 1e6,
+        ceiling_ratio=None if ceiling_pct is None else ceiling_pct / 100,
+        # The controller's clock says when "now" is.
+        starts_at_unix_ms=None if start == "now" else words.moment_unix_ms(start, now),
+        ends_at_unix_ms=None if end is None else words.moment_unix_ms(end, now),
+        reason=reason,
+        idempotency_key=key or uuid.uuid4().hex,
+    )
+    answer = _ask("CreateEvent", request, op.CreateEventResponse, address, ca, token_file)
+    shape = shapes.EventShape(event_id=answer.event_id, sites=list(answer.sites), audit_id=answer.audit_id)
+    if as_json:
+        console.print_json(shape)
+    else:
+        tables.show(f"event {shape.event_id} over {', '.join(shape.sites)} (audit {shape.audit_id})")
+
+
+def _demo() -> Any:
+    try:
+        from sim.demo import demo
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "gridpivot":
+            raise
+        raise Refused(
+            f"the demo needs more than the ctl extra ({error.name} is missing): pip install 'gridpivot[sim]'"
+        ) from error
+    return demo
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    help="One controller and forty simulated sites on this machine, with a live view (gridpivot demo --help).",
+)
+def demo(context: typer.Context) -> None:
+    """Hand everything to `sim.demo`, which is imported only here."""
+    command = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+    command.command()(_demo())
+    command(args=context.args, prog_name="gridpivot demo")
+
+
+def main() -> NoReturn:
+    """Entry point."""
+    console.run(app)

@@ -1,0 +1,171 @@
+"""The same documents as tables for people. A dash is unknown."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+
+from gridpivot import shapes
+
+DASH = "-"
+
+
+def mw(watts: float | None) -> str:
+    """Megawatts with two digits; kilowatts below 100 kW."""
+    if watts is None:
+        return DASH
+    return f"{watts / 1e6:.2f} MW" if abs(watts) >= 1e5 else f"{watts / 1e3:.1f} kW"
+
+
+def hashes(hashrate_hs: float | None) -> str:
+    """PH/s, or EH/s from a thousand of them."""
+    if hashrate_hs is None:
+        return DASH
+    return f"{hashrate_hs / 1e18:.2f} EH/s" if hashrate_hs >= 1e18 else f"{hashrate_hs / 1e15:.1f} PH/s"
+
+
+def age(seconds: float | None) -> str:
+    """Seconds, minutes or hours."""
+    if seconds is None:
+        return DASH
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def usd(value: float | None) -> str:
+    """Dollars with two digits."""
+    return DASH if value is None else f"{value:,.2f}"
+
+
+def show(*parts: RenderableType) -> None:
+    """Print to standard output; without a terminal the width is that of a wide one, so that nothing is cut."""
+    out = Console(highlight=False)
+    if not out.is_terminal:
+        out = Console(highlight=False, width=200)
+    out.print(Group(*parts))
+
+
+def sites_table(shape: shapes.SitesShape) -> Group:
+    """One line per site, totals under it."""
+    columns = ("site", "region", "link", "ceiling", "metered", "mining", "AI", "overhead", "hashrate", "plan", "$/MWh")
+    table = _table("", *columns, "$/h", "notes", numbers=(*columns[3:9], "$/MWh", "$/h"))
+    for s in shape.sites:
+        table.add_row(
+            s.site,
+            s.region,
+            s.link if s.report_age_s is None else f"{s.link} {age(s.report_age_s)}",
+            mw(s.ceiling_w),
+            mw(s.metered_power_w),
+            mw(s.mining_power_w),
+            mw(s.ai_power_w),
+            mw(s.overhead_power_w),
+            hashes(s.hashrate_hs),
+            f"{s.plan_status or DASH} {age(s.plan_age_s) if s.plan_age_s is not None else ''}".strip(),
+            usd(s.price_usd_per_mwh),
+            usd(s.margin_usd_per_h),
+            "; ".join(s.notes),
+        )
+    f = shape.fleet
+    when = f.last_dispatch_at.strftime("%H:%M:%SZ") if f.last_dispatch_at else "never"
+    return Group(
+        table,
+        f"{f.sites_connected} of {f.sites} sites connected, {f.devices_reporting:,} devices reporting, {mw(f.power_w)} "
+        f"(mining {mw(f.mining_power_w)}, AI {mw(f.ai_power_w)}, overhead {mw(f.overhead_power_w)}), "
+        f"{hashes(f.hashrate_hs)}, {usd(f.margin_usd_per_h)} $/h",
+        f"last reallocation {when}: {f.last_dispatch_reason or 'none yet'}",
+    )
+
+
+def site_table(shape: shapes.SiteShape) -> Group:
+    """One site, its classes and pools."""
+    facts = _table(shape.site, "", " ")
+    for name, value in (
+        ("region", shape.region),
+        ("link", f"{shape.link}, last roll-up {age(shape.report_age_s)} ago"),
+        ("ceiling", f"{mw(shape.ceiling_w)} of {mw(shape.site_ceiling_w)}"),
+        ("metered", f"{mw(shape.metered_power_w)} (meter {shape.meter_trust or 'unknown'})"),
+        (
+            "mining / AI / overhead",
+            " / ".join(map(mw, (shape.mining_power_w, shape.ai_power_w, shape.overhead_power_w))),
+        ),
+        ("hashrate", hashes(shape.hashrate_hs)),
+        (
+            "plan",
+            f"{shape.plan_epoch or DASH}.{shape.plan_version or DASH} {shape.plan_status or DASH}, {age(shape.plan_age_s)} old",
+        ),
+        ("rung, stage", f"{shape.rung or DASH}, {shape.stage or DASH}"),
+        (
+            "commands",
+            f"{shape.commands or 0}, {shape.commands_confirmed or 0} confirmed, {shape.commands_short or 0} short",
+        ),
+        ("price", f"{usd(shape.price_usd_per_mwh)} $/MWh, {age(shape.price_age_s)} old"),
+        ("margin", f"{usd(shape.margin_usd_per_h)} $/h"),
+        ("notes", "; ".join(shape.notes) or DASH),
+    ):
+        facts.add_row(name, value)
+    classes = _table(
+        "",
+        "class",
+        "power",
+        "hashrate",
+        "available",
+        "silent",
+        "states",
+        numbers=("power", "hashrate", "available", "silent"),
+    )
+    for c in shape.classes:
+        states = ", ".join(f"{n} {word}" for word, n in c.state_counts.items() if n)
+        classes.add_row(c.name, mw(c.power_w), hashes(c.hashrate_hs), str(c.available), str(c.silent), states)
+    pools = _table("", "pool", "power", "limit", "demand", "GPUs", numbers=("power", "limit", "demand", "GPUs"))
+    for p in shape.pools:
+        pools.add_row(p.name, mw(p.power_w), mw(p.limit_w), mw(p.demand_w), str(p.gpus_present))
+    return Group(facts, *([classes] if shape.classes else []), *([pools] if shape.pools else []))
+
+
+def plan_table(shape: shapes.PlanShape) -> Group:
+    """A plan and its fate."""
+    if shape.epoch is None:
+        return Group(f"{shape.site}: no plan yet; it has not reported since the controller started")
+    classes = _table(
+        "", "class", "sleep", "low", "normal", "turbo", "$/MWh", numbers=("sleep", "low", "normal", "turbo", "$/MWh")
+    )
+    for c in shape.classes:
+        counts = (c.sleep_machines, c.low_machines, c.normal_machines, c.turbo_machines)
+        classes.add_row(c.name, *(f"{n:.1f}" for n in counts), usd(c.value_usd_per_mwh))
+    pools = _table(
+        "", "pool", "most", "expected", "fallback", "$/MWh", numbers=("most", "expected", "fallback", "$/MWh")
+    )
+    for p in shape.pools:
+        pools.add_row(p.name, mw(p.max_w), mw(p.expected_w), mw(p.fallback_w), usd(p.value_usd_per_mwh))
+    lines = [
+        f"{shape.site} plan {shape.epoch}.{shape.version}, issued {shape.issued_at}: {shape.reason}",
+        f"ceiling {mw(shape.ceiling_w)}, expected {mw(shape.expected_power_w)}, "
+        f"fallback {shape.fallback_posture} at {mw(shape.fallback_ceiling_w)}",
+    ]
+    lines += [
+        f"event {e.event_id}: {mw(e.ceiling_w)} from {e.starts_at} to {e.ends_at or 'release'}: {e.reason}"
+        for e in shape.events
+    ]
+    fate = [f"{s.epoch}.{s.version} {s.status} {s.reason}".rstrip() for s in shape.statuses[-5:]]
+    return Group(*lines, classes, *([pools] if shape.pools else []), f"heard: {', '.join(fate) or 'nothing yet'}")
+
+
+def explain_table(shape: shapes.ExplainShape) -> Group:
+    """Why."""
+    merit = _table(
+        "", "name", "load", "$/MWh", "planned", "available", "why", numbers=("$/MWh", "planned", "available")
+    )
+    for m in shape.merit:
+        merit.add_row(m.name, m.load, usd(m.value_usd_per_mwh), mw(m.planned_w), mw(m.available_w), m.why)
+    binding = [f"binds: {b.name}, worth {usd(b.shadow_price_usd_per_mwh)} $/MWh" for b in shape.binding]
+    return Group(
+        *shape.sentences, *(binding or ["nothing binds"]), merit, f"decided {shape.decided_at}: {shape.trigger}"
+    )
+
+
+def _table(title: str, *columns: str, numbers: tuple[str, ...] = ()) -> Table:
+    table = Table(title=title or None, box=None, header_style="bold", pad_edge=False, title_justify="left")
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    return table
