@@ -89,7 +89,7 @@ async def test_the_governors_column_is_left_alone(until: Until) -> None:
 
 
 async def test_sleep_is_confirmed_only_by_a_poll_that_began_after_the_command(until: Until) -> None:
-    async with WireMiners(10) as fleet, polled(fleet) as site:
+    async with WireMiners(10) as fleet, polled(fleet, slow_beat_s=600.0) as site:
         await until(lambda: set(site.states()) == {DeviceState.HASHING})
         commanded_s = site.command(list(range(10)), Mode.SLEEP)
         await until(lambda: site.ended(*range(10)))
