@@ -103,6 +103,7 @@ class SiteAgent:
         self._target, self._state_dir = target, state_dir
         self._applied: tuple[int, int] = (0, 0)
         self._steady = 0
+        self._quiet = False
         self._said_trust: MeterTrust | None = None
         self._said_leased: bool | None = None
         self._said_events: dict[str, float] = {}
@@ -128,11 +129,15 @@ class SiteAgent:
                 tasks.create_task(self.uplink.run(), name=f"uplink {self.site}")
             tasks.create_task(self._govern(), name=f"governor {self.site}")
 
+    def quiesce(self) -> None:
+        """Stop deciding and reporting; the uplink goes on sending what waits."""
+        self._quiet = True
+
     async def _govern(self) -> None:
         """The beat; a late tick is counted, never made up for."""
         due_s = self._clock.now().monotonic_s
         next_rollup_s = next_devices_s = due_s
-        while True:
+        while not self._quiet:
             now = self._clock.now()
             self.tick(now)
             if now.monotonic_s >= next_rollup_s and self.actions is not None:
@@ -194,6 +199,8 @@ class SiteAgent:
         """An event: never dropped."""
         log.info("event", site=self.site, kind=kind.value, message=message)
         self.counters.events_total += 1
+        if self._quiet:
+            return
         self._send(wire.LANE_EVENTS, event(kind, message, self._clock.now(), figures, plan_status))
 
     def _notice(self, actions: Actions, now: Instant) -> None:

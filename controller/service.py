@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import signal
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from gridpivot.link.credentials import (
     session_server_credentials,
 )
 from gridpivot.observability import get_logger
+from gridpivot.plan import key_id
 from gridpivot.v1 import operator_pb2_grpc, session_pb2_grpc
 
 PURGE_EVERY_S = 3_600.0
@@ -51,11 +51,6 @@ class Ports:
     session: int
     operator: int
     http: int
-
-
-def key_id(public_raw: bytes) -> str:
-    """Name of a planner key: the first 16 hex digits of the SHA-256 of its 32 raw bytes."""
-    return hashlib.sha256(public_raw).hexdigest()[:16]
 
 
 def read_signer(settings: ControllerSettings) -> Signer:

@@ -5,6 +5,7 @@ Order of refusal: signature, identity, epoch, version, units, names. A refused p
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Collection, Mapping
 
@@ -18,10 +19,15 @@ from gridpivot.vocabulary import PlanRefusal
 SIGNATURE_CONTEXT = b"gridpivot-plan-v1\0"
 
 
-def sign(plan: pb.Plan, key: Ed25519PrivateKey, key_id: str) -> pb.SignedPlan:
+def key_id(public_raw: bytes) -> str:
+    """Name of a planner key: the first 16 hex digits of the SHA-256 of its 32 raw bytes."""
+    return hashlib.sha256(public_raw).hexdigest()[:16]
+
+
+def sign(plan: pb.Plan, key: Ed25519PrivateKey, key_name: str) -> pb.SignedPlan:
     """The exact bytes of the plan with their signature."""
     exact = plan.SerializeToString(deterministic=True)
-    return pb.SignedPlan(plan=exact, signature=key.sign(SIGNATURE_CONTEXT + exact), key_id=key_id)
+    return pb.SignedPlan(plan=exact, signature=key.sign(SIGNATURE_CONTEXT + exact), key_id=key_name)
 
 
 def verify(signed: pb.SignedPlan, keys: Mapping[str, Ed25519PublicKey]) -> pb.Plan:

@@ -48,11 +48,10 @@ class Line:
             replies = await self._ask_all(self.family.requests(self.memory))
         if replies is None:
             replies = await self._ask_all(self.family.requests(self.memory)) or {}
-        missed = await self._ask_slow() if slow else Reason.NONE
+        if slow:
+            self.memory.slow_missed = await self._ask_slow()
         reading = self.family.parse(replies, self.memory)
-        if reading.reason is Reason.NONE and missed is not Reason.NONE:
-            return replace(reading, reason=missed)
-        return reading
+        return replace(reading, reason=self.memory.slow_missed) if reading.reason is Reason.NONE else reading
 
     async def _ask_all(self, requests: tuple[Request, ...]) -> Mapping[str, Any] | None:
         replies: dict[str, Any] = {}

@@ -147,6 +147,7 @@ class Memory:
     needs_new_api: bool = False
     token: Token | None = None
     slow_replies: dict[str, Any] = field(default_factory=dict)
+    slow_missed: Reason = Reason.NONE  # why slow facts could not be had, when it is a matter of credentials
 
 
 @dataclass(frozen=True, slots=True)

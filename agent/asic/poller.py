@@ -41,7 +41,7 @@ _OWN_COLUMNS = (
     "uptime_s",
 )
 _UNREACHABLE = (Reason.UNREACHABLE, Reason.REFUSED, Reason.SLOW)
-_URGENT, _USUAL, _SILENT = 0, 1, 2
+_URGENT, _USUAL = 0, 1
 _MISSES_BEFORE_BACKOFF = 3
 
 
@@ -82,6 +82,7 @@ class AsicPoller:
         self._orders = Orders(self._lines, settings, self._clock, self._commanded, self._is_silent)
         self._facts: dict[int, tuple[str | None, str | None, str | None]] = {}
         self._queue: asyncio.PriorityQueue[tuple[int, int, int]] = asyncio.PriorityQueue()
+        self._silent_queue: asyncio.PriorityQueue[tuple[int, int, int]] = asyncio.PriorityQueue()
         self._ticket = itertools.count()
 
     def _make_lines(self, logins: Mapping[str, Login | None]) -> list[Line]:
@@ -143,8 +144,11 @@ class AsicPoller:
         self._due_s[:] = start_s + np.arange(count) * (min(self.settings.beat_s, 2.0) / max(count, 1))
         async with asyncio.TaskGroup() as group:
             group.create_task(self._schedule(), name="asic-schedule")
+            # Silent machines wait out deadlines in workers of their own, so that they delay nobody who answers.
             for number in range(min(self.settings.concurrency, max(count, 1))):
-                group.create_task(self._work(), name=f"asic-poll-{number}")
+                group.create_task(self._work(self._queue), name=f"asic-poll-{number}")
+            for number in range(max(1, min(self.settings.concurrency, count) // 4)):
+                group.create_task(self._work(self._silent_queue), name=f"asic-poll-silent-{number}")
             group.create_task(self._orders.run(), name="asic-orders")
 
     async def _schedule(self) -> None:
@@ -153,14 +157,15 @@ class AsicPoller:
             now_s = self._clock.now().monotonic_s
             for row in np.flatnonzero(self._due_s <= now_s).tolist():
                 self._due_s[row] = np.inf  # until its poll has ended
-                urgency = _URGENT if row in self._urgent else _SILENT if self._watches[row].misses else _USUAL
+                urgency = _URGENT if row in self._urgent else _USUAL
                 self._urgent.discard(row)
-                self._queue.put_nowait((urgency, next(self._ticket), row))
+                queue = self._silent_queue if self._watches[row].misses > 1 else self._queue
+                queue.put_nowait((urgency, next(self._ticket), row))
             await asyncio.sleep(tick_s)
 
-    async def _work(self) -> None:
+    async def _work(self, queue: asyncio.PriorityQueue[tuple[int, int, int]]) -> None:
         while True:
-            _, _, row = await self._queue.get()
+            _, _, row = await queue.get()
             started_s = self._clock.now().monotonic_s
             await self._poll(row, started_s)
             self._plan_next(row, started_s)
@@ -238,7 +243,7 @@ class AsicPoller:
 
     def _commanded(self, row: int) -> None:
         """Look again at once, with the slow facts: the mode on file is older than the command."""
-        self._watches[row].slow_due_s = 0.0
+        self._watches[row].slow_due_s = self._clock.now().monotonic_s
         if np.isinf(self._due_s[row]):
             self._again.add(row)
         else:

@@ -239,6 +239,8 @@ def _outcome(name: str, code: int | None, said: str) -> Outcome:
             return Outcome(Reason.UNSUPPORTED, told)
         case 136:
             return Outcome(Reason.REFUSED, told, retry=True)
+        case 23:  # the device could not open the envelope: it derived another key
+            return Outcome(Reason.UNAUTHORISED, f"{told}; check the whatsminer password")
         case 45:  # permission denied: the write API is closed on the device
             return Outcome(Reason.UNAUTHORISED, f"{told}; enable API writes on the device")
         case _:

@@ -209,6 +209,12 @@ class PlanBook:
         """Whether the plan's lease holds."""
         return self.plan is not None and now.monotonic_s - self._renewed_s <= self.plan.valid_for_ms / 1000.0
 
+    def lease_remaining_s(self, now: Instant) -> float | None:
+        """Seconds left of the lease; None without a plan or after a reboot."""
+        if self.plan is None or self._renewed_s == float("-inf"):
+            return None
+        return max(0.0, self._renewed_s + self.plan.valid_for_ms / 1000.0 - now.monotonic_s)
+
     def active_events(self, now: Instant) -> dict[str, float]:
         """Events in force now: id -> ceiling [W]."""
         return {w.event_id: w.ceiling_w for w in self._windows.values() if w.active(now)}

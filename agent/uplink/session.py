@@ -73,12 +73,12 @@ class Uplink:
         self._on_plan, self._on_heartbeat, self._hello = on_plan, on_heartbeat, hello
         self._on_link, self._inventory_wanted = on_link, inventory_wanted
         self.state = UplinkState()
-        self._outbox = Outbox(FIRST_WINDOW_BYTES)
+        self.outbox = Outbox(FIRST_WINDOW_BYTES)
         self._more = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self.spool = Spool(spool_path, self._spooled, self._let_go)
         for record in self.spool.opened.pending:
-            self._outbox.add(record)
+            self.outbox.add(record)
 
     def send(self, lane: Lane, kind: int, payload: bytes) -> int:
         """Spool a record and send it when its turn comes; returns its sequence number."""
@@ -86,13 +86,13 @@ class Uplink:
 
     def waiting(self) -> int:
         """Records that are not acknowledged (count)."""
-        return sum(self._outbox.waiting(lane) for lane in LANES)
+        return sum(self.outbox.waiting(lane) for lane in LANES)
 
     def _spooled(self, records: Sequence[Pending]) -> None:
         self._call(self._add, records)
 
     def _let_go(self, lane: Lane, seqs: Sequence[int]) -> None:
-        self._call(self._outbox.forget, lane, seqs)
+        self._call(self.outbox.forget, lane, seqs)
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         if not self._loop.is_closed():
@@ -100,7 +100,7 @@ class Uplink:
 
     def _add(self, records: Sequence[Pending]) -> None:
         for record in records:
-            self._outbox.add(record)
+            self.outbox.add(record)
         self._more.set()
 
     async def run(self) -> None:
@@ -140,7 +140,7 @@ class Uplink:
 
     async def _speak(self, stream: Stream) -> tuple[float, str]:
         now = self._clock.now()
-        self._outbox.restart()
+        self.outbox.restart()
         hello = self._hello()
         hello.boot_id = self.spool.opened.boot_id
         hello.agent_version = __version__
@@ -166,14 +166,14 @@ class Uplink:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _lane_range(self, lane: Lane, last_seq: int) -> wire.LaneRange:
-        held = self._outbox.lowest(lane)
+        held = self.outbox.lowest(lane)
         return wire.LaneRange(lane=lane, first_seq=last_seq + 1 if held is None else held, last_seq=last_seq)
 
     def _welcomed(self, welcome: wire.Welcome) -> LinkWatch:
         now_s = self._clock.now().monotonic_s
         for ack in welcome.acked:
-            self.spool.delete(ack.lane, self._outbox.acked(ack))
-        self._outbox.window_bytes = welcome.window_bytes or FIRST_WINDOW_BYTES
+            self.spool.delete(ack.lane, self.outbox.acked(ack))
+        self.outbox.window_bytes = welcome.window_bytes or FIRST_WINDOW_BYTES
         self.state.connected, self.state.since_s = True, now_s
         self.state.sessions_total += 1
         self._on_link(True, "")
@@ -194,7 +194,7 @@ class Uplink:
             match response.WhichOneof("kind"):
                 case "acks":
                     for ack in response.acks.lanes:
-                        done = self._outbox.acked(ack)
+                        done = self.outbox.acked(ack)
                         self.state.records_acked_total += len(done)
                         self.spool.delete(ack.lane, done)
                     self._more.set()
@@ -219,7 +219,7 @@ class Uplink:
             if watch.due(now_s):
                 beat = wire.Heartbeat(monotonic_ms=round(now_s * 1000), echo_monotonic_ms=watch.peer_monotonic_ms)
                 await self._put(stream, wire.SessionRequest(heartbeat=beat))
-            record = self._outbox.take()
+            record = self.outbox.take()
             if record is not None:
                 await self._send_record(stream, record)
                 continue
@@ -231,7 +231,7 @@ class Uplink:
     async def _send_record(self, stream: Stream, record: Pending) -> None:
         body = await asyncio.wrap_future(self.spool.fetch(record))
         if body is None:
-            self._outbox.forget(record.lane, (record.seq,))
+            self.outbox.forget(record.lane, (record.seq,))
             return
         await self._put(stream, wire.SessionRequest(batch=wire.LaneBatch(lane=record.lane, records=[body])))
         self.state.records_sent_total += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from controller.dispatch.horizon import Floats, ceiling_now, first_ceiling
 from controller.dispatch.inputs import (
@@ -23,6 +24,8 @@ from gridpivot.value import mining_usd_per_mwh
 from gridpivot.vocabulary import AiPriority, Mode
 
 PRICE_NOISE_USD_PER_MWH = 0.01  # shadow prices under a cent are the solver's rounding
+TIGHT = 1e-6  # MW or PH/s
+NEAR_S = 3600.0
 PRIORITIES = tuple(AiPriority)  # guaranteed, standard, spot: the order in which fallback room is given
 
 
@@ -33,6 +36,7 @@ class Solution:
     x: Floats
     column_dual: Floats
     row_dual: Floats
+    row_value: Floats
     objective_usd: float
     primal_infeasibility: float
 
@@ -50,8 +54,11 @@ def decide(
             _class(layout, solution, first_class + k, site, fleet.hashprice_usd_per_ph_day)
             for k in range(len(site.classes))
         )
-        # What one more MWh of load costs here: power, and whatever it crowds out.
-        marginal = -float(solution.row_dual[layout.balance_row[i, 0]]) / hours
+        # What one more MWh of load costs here: power, and whatever it crowds out under the ceiling.
+        price = float(now.cost[layout.import_[i, 0]]) / hours
+        rent = _rent(layout, solution.x[layout.import_[i]] >= now.column_upper[layout.import_[i]] - TIGHT,
+                     -solution.column_dual[layout.import_[i]])  # fmt: skip
+        marginal = price + max(0.0, rent)
         mining_w = _fallback_mining_w(site, layout.shapes[first_class : first_class + len(site.classes)], classes)
         fallbacks = fallback_w(site, mining_w, parameters)
         pools = []
@@ -61,7 +68,7 @@ def decide(
             pools.append(_pool(pool, segments, given, marginal, fallback, site.overhead_ratio))
             first_segment += len(segments)
         import_w = float(solution.x[layout.import_[i, 0]] + solution.x[layout.over[i, 0]]) * 1e6
-        binding = _binding(layout, now, solution, i, ramp_of.get(i), site, hours)
+        binding = _binding(layout, now, solution, ramp_of.get(i), site, hours, rent)
         decisions.append(SiteDecision(site.name, ceiling_now(site)[0], import_w, classes, tuple(pools), binding))
         first_class += len(site.classes)
     return tuple(decisions)
@@ -144,15 +151,26 @@ def fallback_w(site: SiteState, mining_w: float, parameters: Parameters) -> tupl
     return tuple(given)
 
 
+def _rent(layout: Layout, tight: NDArray[np.bool_], duals: Floats) -> float:
+    """Worth of one more unit for an hour of a constraint that is tight now [USD]; 0 where it is not.
+
+    Meant over the stretch of the first hour in which it stays tight: where wake-ups tie periods together the dual
+    of one period alone is not unique, the sum over the stretch is what relaxing it would bring.
+    """
+    near = int(np.searchsorted(np.cumsum(layout.period_s), NEAR_S, side="right"))
+    stretch = tight[: max(1, near)]
+    run = len(stretch) if stretch.all() else int(np.argmin(stretch))
+    return float(duals[:run].sum()) / (float(layout.period_s[:run].sum()) / 3600.0) if run else 0.0
+
+
 def _binding(
-    layout: Layout, now: Numbers, solution: Solution, i: int, ramp: int | None, site: SiteState, hours: float
+    layout: Layout, now: Numbers, solution: Solution, ramp: int | None, site: SiteState, hours: float, rent: float
 ) -> tuple[Binding, ...]:
     """Constraints of the first period without slack [W, or W/min for a ramp], dearest first."""
     found = []
     limit_w, name = first_ceiling(site, float(layout.real_s[0]))
-    shadow = -float(solution.column_dual[layout.import_[i, 0]]) / hours
-    if shadow > PRICE_NOISE_USD_PER_MWH:
-        found.append(Binding(name, limit_w, shadow))
+    if rent > PRICE_NOISE_USD_PER_MWH:
+        found.append(Binding(name, limit_w, rent))
     if ramp is not None:
         dual = float(solution.row_dual[layout.ramp_row[ramp, 0]]) / hours
         if dual < -PRICE_NOISE_USD_PER_MWH:
@@ -160,9 +178,11 @@ def _binding(
         elif dual > PRICE_NOISE_USD_PER_MWH:
             found.append(Binding("drop ramp", site.drop_ramp_w_per_min, dual))
     if layout.floor_row.size:
-        per_ph = float(solution.row_dual[layout.floor_row[0]]) / hours
+        # The slack stands at 0 in a floor that is met, so a floor is tight where its row is.
+        duals = solution.row_dual[layout.floor_row]
+        per_ph = _rent(layout, solution.row_value[layout.floor_row] <= now.row_lower[layout.floor_row] + TIGHT, duals)
         best = max((s.base_hs / s.base_w for s in layout.shapes if s.base_w > 0), default=0.0)
-        if per_ph > PRICE_NOISE_USD_PER_MWH and best > 0:
+        if per_ph > PRICE_NOISE_USD_PER_MWH / 1e3 and best > 0:
             # PH/s that a MW at the best machine brings: what a MWh earns towards the floor.
             floor_hs = float(now.row_lower[layout.floor_row[0]]) * 1e15
             found.append(Binding("fleet hashrate floor", floor_hs, per_ph * best * 1e6 / 1e15))

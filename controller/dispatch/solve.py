@@ -24,6 +24,7 @@ from gridpivot.errors import Infeasible
 
 TOLERANCE = 1e-6  # MW, or thousand machines: a watt
 SOLVER_TOLERANCE = 1e-7
+TIME_LIMIT_S = 60.0  # a stopped solver publishes nothing; this only keeps its thread from being lost
 
 
 class Planner:
@@ -110,6 +111,8 @@ class Planner:
 
     def _run(self, layout: Layout, now: Numbers) -> Solution | None:
         """Solve; None unless optimal and, by our own arithmetic, inside every bound and row."""
+        # HiGHS counts its limit from the object's first run on.
+        self._highs.setOptionValue("time_limit", self._highs.getRunTime() + TIME_LIMIT_S)
         self._highs.run()
         if self._highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             return None
@@ -122,7 +125,8 @@ class Planner:
             x=x,
             column_dual=np.asarray(found.col_dual),
             row_dual=np.asarray(found.row_dual),
-            objective_usd=float(now.cost @ x) + now.offset_usd,
+            row_value=np.asarray(found.row_value),
+            objective_usd=float((now.cost * x).sum()) + now.offset_usd,  # a dot product would wake BLAS threads
             primal_infeasibility=worst,
         )
 

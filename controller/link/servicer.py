@@ -16,7 +16,6 @@ import grpc
 import structlog
 
 from controller.fleet.tables import Fleet, SiteLive, Took
-from controller.store.cursors import LaneCursor
 from controller.store.lanes import Arrival
 from controller.store.store import Store
 from gridpivot import __version__
@@ -24,6 +23,7 @@ from gridpivot.clock import Clock, Instant
 from gridpivot.errors import BadReport, GridpivotError
 from gridpivot.link.codec import decode_payload
 from gridpivot.link.credentials import site_of
+from gridpivot.link.cursors import LaneCursor
 from gridpivot.link.heartbeat import LinkWatch
 from gridpivot.link.lanes import LANES, Lane
 from gridpivot.v1 import plan_pb2, session_pb2_grpc
@@ -92,7 +92,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         self.counters = LinkCounters()
         self.on_data: Callable[[str], None] = lambda site: None
 
-    async def Session(  # type: ignore[override]  # grpc.aio hands the context read and write
+    async def Session(  # type: ignore[override]  # noqa: N802 - grpc.aio hands the context read and write
         self, request_iterator: AsyncIterator[wire.SessionRequest], context: Context
     ) -> None:
         """One session, from hello to the end of the stream."""
@@ -241,7 +241,7 @@ class _Session:
 
     async def _read(self) -> str:
         while True:
-            request = await self._context.read()
+            request: object = await self._context.read()
             if not isinstance(request, wire.SessionRequest):
                 return "the agent closed the stream"
             now = self._clock.now()
@@ -267,7 +267,9 @@ class _Session:
         await self._queue.put((batch.lane, arrivals))
         self._owner.on_data(self.live.name)
 
-    def _apply(self, record: wire.LaneRecord, now: Instant) -> pb.SiteEvent | pb.SiteRollup | pb.DeviceReport | pb.Inventory | None:
+    def _apply(
+        self, record: wire.LaneRecord, now: Instant
+    ) -> pb.SiteEvent | pb.SiteRollup | pb.DeviceReport | pb.Inventory | None:
         """Decode a record into the live tables; what contradicts the contract is counted and changes nothing."""
         try:
             message = decode_payload(record.kind, record.payload)
@@ -306,7 +308,9 @@ class _Session:
             cursors = await asyncio.gather(
                 *(self._store.append(site, boot_id, lane, arrivals) for lane, arrivals in lanes.items())
             )
-            acks = [_ack(lane, cursor, arrivals) for (lane, arrivals), cursor in zip(lanes.items(), cursors, strict=True)]
+            acks = [
+                _ack(lane, cursor, arrivals) for (lane, arrivals), cursor in zip(lanes.items(), cursors, strict=True)
+            ]
             self._out.put_nowait(wire.SessionResponse(acks=wire.LaneAcks(lanes=acks)))
 
     async def _pass_plans(self, plans: asyncio.Queue[plan_pb2.SignedPlan]) -> str:

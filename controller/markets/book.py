@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from controller.dispatch.inputs import PriceStep
 from controller.markets.ai_value import usd_per_gpu_hour
-from controller.markets.bounds import check_hashprice, check_price
+from controller.markets.bounds import check_fixed, check_hashprice, check_price
 from controller.markets.feed import CsvFeed, FixedFeed, PriceFeed
 from controller.markets.forecast import Published, forecast
 from controller.markets.hashprice import DailyHashprice
@@ -85,7 +85,7 @@ class MarketBook:
             published = Published(files[key], source.day_ahead_known_h * 3600.0)
         if source.usd_per_mwh is not None:
             try:
-                feeds.append(FixedFeed(check_price(source.usd_per_mwh, "settings", None, low, high)))
+                feeds.append(FixedFeed(check_fixed(source.usd_per_mwh, "settings", low, high)))
             except BadPrice as error:
                 raise SettingsError(str(error)) from error
         return _Region(tuple(feeds), published)

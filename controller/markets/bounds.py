@@ -40,6 +40,13 @@ def check_price(
     return usd_per_mwh
 
 
+def check_fixed(usd_per_mwh: float, where: str, low: float, high: float) -> float:
+    """A price from the settings [USD/MWh]; raises BadPrice outside bounds, or under 1 (0 apart): that is USD/kWh."""
+    if 0.0 < abs(usd_per_mwh) < 1.0:
+        raise BadPrice(f"{where}: fixed price {usd_per_mwh:g} looks like USD/kWh; give USD per MWh")
+    return check_price(usd_per_mwh, where, None, low, high)
+
+
 def check_series(prices: Sequence[float], where: str) -> None:
     """Raise BadPrice for a series of at least a day's quarter hours that never leaves 1 USD/MWh: it is in USD/kWh."""
     if len(prices) >= 96 and max(map(abs, prices)) < 10.0 and sorted(map(abs, prices))[len(prices) // 2] < 1.0:

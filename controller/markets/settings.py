@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
 from gridpivot.settings import Section
 from gridpivot.vocabulary import AiPriority
+
+UsdPerGpuHour = Annotated[float, Field(ge=0, le=1_000)]
 
 
 class RegionPrice(Section):
@@ -33,7 +36,11 @@ class MarketSettings(Section):
     hashprice_usd_per_ph_day: float = Field(default=50.0, gt=0, le=5_000)
     hashprice_csv: Path | None = None
     pool_fee_ratio: float = Field(default=0.01, ge=0, lt=1)
-    ai_usd_per_gpu_hour: dict[AiPriority, float] = Field(default_factory=dict)  # over the defaults of ai_value.py
-    ai_pool_usd_per_gpu_hour: dict[str, float] = Field(default_factory=dict)  # by pool name, over the priority's
+    ai_usd_per_gpu_hour: dict[AiPriority, UsdPerGpuHour] = Field(
+        default_factory=dict
+    )  # over the defaults of ai_value.py
+    ai_pool_usd_per_gpu_hour: dict[str, UsdPerGpuHour] = Field(
+        default_factory=dict
+    )  # by pool name, over the priority's
     min_price_usd_per_mwh: float = -2_000.0
     max_price_usd_per_mwh: float = 20_000.0

@@ -19,9 +19,9 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from controller.store import schema
-from controller.store.cursors import LaneCursor
 from controller.store.writer import Writer
 from gridpivot.clock import Clock
+from gridpivot.link.cursors import LaneCursor
 from gridpivot.v1 import session_pb2 as session
 from gridpivot.v1 import telemetry_pb2 as pb
 

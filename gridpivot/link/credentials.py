@@ -8,7 +8,7 @@ GRPC_SSL_CIPHER_SUITES, set here before the first handshake.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def operator_server_credentials(own: KeyPair) -> grpc.ServerCredentials:
     return grpc.ssl_server_credentials([(own.key_pem, own.chain_pem)])
 
 
-def site_of(auth_context: Mapping[str, Sequence[bytes]]) -> str | None:
+def site_of(auth_context: Mapping[str, Iterable[bytes]]) -> str | None:
     """Site name in the peer's certificate, from its SAN URI `spiffe://<fleet>/site/<name>`; None when there is none."""
     for entry in ("peer_spiffe_id", "x509_uri", "x509_subject_alternative_name"):
         for raw in auth_context.get(entry, ()):

@@ -57,6 +57,11 @@ class Outbox:
         queue = self._lanes[lane]
         return len(queue.waiting) + len(queue.in_flight)
 
+    def waiting_bytes(self, lane: Lane) -> int:
+        """Bytes of a lane that are not acknowledged."""
+        queue = self._lanes[lane]
+        return sum(queue.waiting.values()) + sum(queue.in_flight.values())
+
     def lowest(self, lane: Lane) -> int | None:
         """Lowest sequence number that is not acknowledged; None when there is none."""
         queue = self._lanes[lane]

@@ -28,6 +28,7 @@ class SimAntminer(WireMiner):
     """Stock firmware of an S19. `erases_pools` makes the next write lose the pools, as a careless firmware may."""
 
     family = "antminer"
+    factory_password = "root"  # noqa: S105 public knowledge
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)

@@ -37,7 +37,6 @@ _MAKERS: Mapping[str, type[WireMiner]] = {
     "luxos": SimLuxOs,
     "antminer": SimAntminer,
 }
-PASSWORD = "admin"  # noqa: S105 what the simulated machines leave the factory with
 
 
 class WireMiners:
@@ -116,7 +115,10 @@ class WireMiners:
 
     def logins(self) -> Mapping[str, Login]:
         """Credentials that the simulated machines accept."""
-        return {"whatsminer": Login("super", PASSWORD), "antminer": Login("root", PASSWORD)}
+        return {
+            "whatsminer": Login("super", SimWhatsminer.factory_password),
+            "antminer": Login("root", SimAntminer.factory_password),
+        }
 
     def true_power_w(self, now_s: float | None = None) -> float:
         """What all miners together really draw [W] at a moment of `clock`."""

@@ -101,13 +101,14 @@ class WireMiner:
 
     family = ""
     terminator = b"\x00"
+    factory_password = "admin"  # noqa: S105 public knowledge
 
     def __init__(
         self, machine: Machine, mac: str, *, password: str = "", clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.machine = machine
         self.mac = mac
-        self.password = password or "admin"  # what real ones leave the factory with
+        self.password = password or self.factory_password
         self.clock = clock
         self.fault = WireFault.NONE
         self.requests = 0

@@ -92,8 +92,12 @@ any_segment = st.builds(
 
 
 @settings(derandomize=True, max_examples=60, deadline=None)
-@given(st.lists(any_segment, max_size=12), st.floats(0, 5e7), st.floats(0, 1e7), st.floats(0, 0.5), st.floats(-250, 9000))
-def test_filling_keeps_the_ceiling_and_never_leaves_the_dearer_for_the_cheaper(segments, ceiling, fixed, overhead, price):
+@given(
+    st.lists(any_segment, max_size=12), st.floats(0, 5e7), st.floats(0, 1e7), st.floats(0, 0.5), st.floats(-250, 9000)
+)
+def test_filling_keeps_the_ceiling_and_never_leaves_the_dearer_for_the_cheaper(
+    segments, ceiling, fixed, overhead, price
+):
     order = merit_order(segments, ceiling, fixed, overhead, price)
     assert order.import_w <= max(ceiling, fixed) + 1e-3
     for (one, w1), (two, w2) in itertools.permutations(zip(segments, order.watts, strict=True), 2):

@@ -52,9 +52,7 @@ def fleet(*sites, hashprice=48.0, **more):
 def follow(state: FleetState, decision: Decision) -> FleetState:
     """The fleet once every site has done what it was asked."""
     sites = tuple(
-        replace(
-            s, classes=tuple(replace(c, commanded=m.machines) for c, m in zip(s.classes, d.classes, strict=True))
-        )
+        replace(s, classes=tuple(replace(c, commanded=m.machines) for c, m in zip(s.classes, d.classes, strict=True)))
         for s, d in zip(state.sites, decision.sites, strict=True)
     )
     return replace(state, sites=sites)

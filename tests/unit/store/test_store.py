@@ -14,7 +14,6 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
 from controller.store import schema
-from controller.store.cursors import ALSO_MAX, LaneCursor
 from controller.store.engine import writer_engine
 from controller.store.lanes import Arrival
 from controller.store.ledger import AuditEntry, DecisionRecord, OrderRow, pack, unpack
@@ -23,6 +22,7 @@ from controller.store.store import Store
 from controller.store.writer import StoreClosed
 from gridpivot.clock import Instant, SystemClock
 from gridpivot.errors import GridpivotError, Refused
+from gridpivot.link.cursors import ALSO_MAX, LaneCursor
 from gridpivot.v1 import plan_pb2
 from gridpivot.v1 import telemetry_pb2 as pb
 from gridpivot.v1.session_pb2 import LANE_DEVICES, LANE_EVENTS, LANE_SITE

@@ -1,0 +1,176 @@
+"""`gridpivot-agent`: what a site technician types. Every command that prints a table also prints JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gridpivot import __version__, console
+from gridpivot.errors import BadReply, GridpivotError, SettingsError
+
+app = typer.Typer(
+    name="gridpivot-agent",
+    help="Reads a site's miners, GPUs, host and meter; holds it to its plan; reports to the controller.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Settings file.  [default: /etc/gridpivot/agent.toml]")
+]
+StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Where the agent keeps its state.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _load(config: Path | None, state_dir: Path | None):  # type: ignore[no-untyped-def]
+    from agent.settings import DEFAULT_CONFIG, ENV_PREFIX, AgentSettings
+    from gridpivot.settings import load
+
+    path = config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
+    if path is None and config is None:
+        import os
+
+        if f"{ENV_PREFIX}__SITE" not in os.environ:
+            raise SettingsError(
+                f"{DEFAULT_CONFIG}: no such file; give --config FILE, or set {ENV_PREFIX}__SITE to report this host alone"
+            )
+    settings = load(AgentSettings, path, ENV_PREFIX)
+    return settings if state_dir is None else settings.model_copy(update={"state_dir": state_dir})
+
+
+@app.command()
+def run(config: Config = None, state_dir: StateDir = None) -> None:
+    """Run the agent until SIGTERM or Ctrl-C."""
+    from agent.service import serve
+    from gridpivot.observability import configure
+
+    settings = _load(config, state_dir)
+    configure(settings.log.style, settings.log.level)
+    asyncio.run(serve(settings))
+
+
+@app.command("check-config")
+def check_config(config: Config = None, state_dir: StateDir = None, json: Json = False) -> None:
+    """Check settings, inventory and credentials without touching a device."""
+    from agent.service import load_planner_keys, uplink_target
+    from gridpivot.shapes import CheckConfigShape
+
+    problems: list[str] = []
+    notes: list[str] = []
+    try:
+        settings = _load(config, state_dir)
+        if settings.asic.inventory is not None:
+            from agent.asic.inventory import load_inventory
+
+            inventory = load_inventory(settings.asic.inventory)
+            notes.append(f"{inventory.site.device_count} miners of {len(inventory.site.classes)} classes")
+        settings.asic.credentials.logins()
+        uplink_target(settings)
+        notes.append(f"{len(load_planner_keys(settings.path(settings.uplink.planner_keys)))} planner keys")
+        notes.append(f"stage {settings.governor.stage.value}")
+    except SettingsError as error:
+        problems = str(error).splitlines()
+    shape = CheckConfigShape(path=str(config) if config else None, ok=not problems, problems=problems, notes=notes)
+    if json:
+        console.print_json(shape)
+    elif problems:
+        console.complain("\n".join(problems))
+    else:
+        typer.echo("settings are good: " + ", ".join(notes))
+    raise typer.Exit(2 if problems else 0)
+
+
+@app.command()
+def status(config: Config = None, state_dir: StateDir = None, json: Json = False) -> None:
+    """How the site stands; works while the agent is down, from what it left on disk."""
+    from agent.service import is_running, read_status
+    from gridpivot.shapes import AgentStatusShape
+
+    settings = _load(config, state_dir)
+    left = read_status(settings.state_dir)
+    running = is_running(settings.state_dir)
+    if left is None:
+        shape = AgentStatusShape(site=settings.site, agent_version=__version__, running=running)
+        shape.notes.append("the agent has not left a status here yet")
+    else:
+        shape = AgentStatusShape.model_validate({**left, "running": running})
+    if json:
+        console.print_json(shape)
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in shape.model_dump(exclude={"schema_version", "spool", "notes"}).items():
+        table.add_row(name, "unknown" if value is None else str(value))
+    for lane in shape.spool:
+        table.add_row(f"spool {lane.lane}", f"{lane.records} records, {lane.bytes} bytes")
+    for note in shape.notes:
+        table.add_row("note", note)
+    Console().print(table)
+
+
+@app.command()
+def decode(
+    file: Annotated[Path, typer.Argument(help="A recorded reply, or a directory of one device's replies.")],
+    family: Annotated[str | None, typer.Option(help="whatsminer, luxos or antminer; guessed when left out.")] = None,
+) -> None:
+    """A recorded miner reply in, the normalised reading as JSON out."""
+    from agent.asic.decode import decode as decode_reply
+    from agent.asic.decode import normalised
+    from gridpivot.shapes import DecodeShape
+
+    try:
+        files = sorted(file.glob("*.json")) if file.is_dir() else [file]
+        replies = {path.stem: path.read_bytes() for path in files}
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read: {error}; give a file with one reply") from error
+    if not replies:
+        raise SettingsError(f"{file}: no *.json replies in it")
+    try:
+        decoded = decode_reply(replies if len(replies) > 1 else next(iter(replies.values())), family)
+    except BadReply as error:
+        raise GridpivotError(f"{file}: {error}") from error
+    plain = normalised(decoded)
+    known = {name: plain.get(name) for name in DecodeShape.model_fields if name in plain and name != "repairs"}
+    known |= {"mac_address": plain.get("mac"), "provenance": plain.get("power_provenance")}
+    shape = DecodeShape(**{**known, "outcome": "ok", "repairs": dict.fromkeys(decoded.repairs, 1)})
+    console.print_json(shape)
+
+
+@app.command()
+def doctor(config: Config = None, state_dir: StateDir = None, json: Json = False) -> None:
+    """Look for what would keep this agent from working, and say what to do."""
+    from agent.doctor import examine
+    from gridpivot.shapes import DoctorShape
+
+    shape: DoctorShape = examine(_load(config, state_dir))
+    if json:
+        console.print_json(shape)
+    else:
+        table = Table(box=None)
+        for column in ("check", "outcome", "detail", "what to do"):
+            table.add_column(column)
+        for check in shape.checks:
+            table.add_row(check.name, check.outcome, check.detail, check.remedy)
+        Console(width=max(100, shutil.get_terminal_size().columns)).print(table)
+    raise typer.Exit(0 if shape.ok else 1)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False) -> None:
+    """Entry."""
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Console entry point."""
+    console.run(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""What would keep an agent from working: checks in order of how often they are the reason. Bounded in time, read-only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from pathlib import Path
+
+from agent.settings import AgentSettings
+from gridpivot.errors import GridpivotError
+from gridpivot.shapes import CheckFigures, DoctorShape
+
+CONNECT_DEADLINE_S = 3.0
+YEAR_2025_UNIX_S = 1_735_689_600.0
+
+
+def examine(settings: AgentSettings) -> DoctorShape:
+    """Run every check; a failed one says what to do."""
+    checks = [
+        _state_dir(settings.state_dir),
+        _clock(),
+        _identity(settings),
+        _controller(settings),
+        _inventory(settings),
+        _meter(settings),
+        _gpus(settings),
+        _descriptors(settings),
+    ]
+    return DoctorShape(ok=all(c.outcome != "failed" for c in checks), checks=checks)
+
+
+def _state_dir(path: Path) -> CheckFigures:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".probe"
+        with probe.open("wb") as file:
+            file.write(b"x")
+            file.flush()
+            os.fsync(file.fileno())
+        probe.unlink()
+    except OSError as error:
+        return CheckFigures(
+            name="state directory",
+            outcome="failed",
+            detail=f"{path}: {error}",
+            remedy="correct its owner or free space",
+        )
+    return CheckFigures(name="state directory", outcome="ok", detail=f"{path} is writable")
+
+
+def _clock() -> CheckFigures:
+    if time.time() < YEAR_2025_UNIX_S:
+        return CheckFigures(
+            name="clock", outcome="failed", detail="the wall clock is years behind", remedy="start chrony or timesyncd"
+        )
+    return CheckFigures(name="clock", outcome="ok", detail="the wall clock is plausible")
+
+
+def _identity(settings: AgentSettings) -> CheckFigures:
+    from agent.service import load_planner_keys, uplink_target
+
+    if settings.uplink.address is None:
+        return CheckFigures(name="identity", outcome="skipped", detail="no controller in settings")
+    try:
+        uplink_target(settings)
+        keys = load_planner_keys(settings.path(settings.uplink.planner_keys))
+    except GridpivotError as error:
+        return CheckFigures(name="identity", outcome="failed", detail=str(error), remedy="enrol this site again")
+    if not keys:
+        return CheckFigures(
+            name="identity",
+            outcome="failed",
+            detail="no planner key: no plan will be believed",
+            remedy=f"put <key_id>.pub into {settings.path(settings.uplink.planner_keys)}",
+        )
+    return CheckFigures(name="identity", outcome="ok", detail=f"certificate and {len(keys)} planner keys")
+
+
+def _reach(name: str, address: str, port: int) -> CheckFigures:
+    try:
+        with socket.create_connection((address, port), timeout=CONNECT_DEADLINE_S):
+            return CheckFigures(name=name, outcome="ok", detail=f"{address}:{port} answers")
+    except OSError as error:
+        return CheckFigures(
+            name=name,
+            outcome="failed",
+            detail=f"{address}:{port}: {error}",
+            remedy="check address, cable and firewall (outbound TCP)",
+        )
+
+
+def _controller(settings: AgentSettings) -> CheckFigures:
+    if settings.uplink.address is None:
+        return CheckFigures(name="controller", outcome="skipped", detail="no controller in settings")
+    host, _, port = settings.uplink.address.rpartition(":")
+    return _reach("controller", host, int(port) if port.isdigit() else 7443)
+
+
+def _meter(settings: AgentSettings) -> CheckFigures:
+    if settings.meter is None:
+        return CheckFigures(
+            name="meter",
+            outcome="warning",
+            detail="no meter in settings",
+            remedy="without [meter] every figure is an estimate and nothing is raised",
+        )
+    return _reach("meter", settings.meter.host, settings.meter.port)
+
+
+def _inventory(settings: AgentSettings) -> CheckFigures:
+    if settings.asic.inventory is None:
+        return CheckFigures(name="miners", outcome="skipped", detail="no inventory in settings")
+    from agent.asic.inventory import load_inventory
+
+    try:
+        inventory = load_inventory(settings.asic.inventory)
+    except GridpivotError as error:
+        return CheckFigures(name="miners", outcome="failed", detail=str(error), remedy="correct the inventory file")
+    answered, tried = asyncio.run(_try_some([(e.host, e.api_port) for e in inventory.endpoints[:50]]))
+    outcome = "ok" if answered == tried else ("warning" if answered else "failed")
+    return CheckFigures(
+        name="miners",
+        outcome=outcome,
+        detail=f"{answered} of {tried} tried answer, {inventory.site.device_count} in the inventory",
+        remedy="" if answered == tried else "check the miners' network and power",
+    )
+
+
+async def _try_some(endpoints: list[tuple[str, int]]) -> tuple[int, int]:
+    async def one(host: str, port: int) -> bool:
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(CONNECT_DEADLINE_S):
+                _, writer = await asyncio.open_connection(host, port)
+                writer.close()
+                return True
+        return False
+
+    answers = await asyncio.gather(*(one(host, port) for host, port in endpoints))
+    return sum(answers), len(answers)
+
+
+def _gpus(settings: AgentSettings) -> CheckFigures:
+    if not settings.gpu.pools:
+        return CheckFigures(name="GPUs", outcome="skipped", detail="no GPU pools in settings")
+    from agent.gpu.pools import open_pools
+
+    side = open_pools(settings.gpu)
+    if side.pools is None:
+        return CheckFigures(
+            name="GPUs",
+            outcome="failed",
+            detail="; ".join(side.missing),
+            remedy="install the NVIDIA driver, or drop [[gpu.pools]]",
+        )
+    side.pools.close()
+    return CheckFigures(name="GPUs", outcome="ok", detail=f"{sum(p.gpu_count for p in side.declared)} GPUs answer")
+
+
+def _descriptors(settings: AgentSettings) -> CheckFigures:
+    import resource
+
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * settings.asic.concurrency + 128
+    if soft < needed:
+        return CheckFigures(
+            name="descriptors", outcome="failed", detail=f"limit {soft}, {needed} needed", remedy="raise LimitNOFILE"
+        )
+    return CheckFigures(name="descriptors", outcome="ok", detail=f"limit {soft}")

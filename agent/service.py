@@ -1,0 +1,251 @@
+"""Composition root of the agent's process: settings in, one site running, clean end on SIGTERM and SIGINT.
+
+What a machine does not have (miners, GPUs, a meter, a controller) is said once and left out; the host always reports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import tempfile
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from agent.backends import Meter, MeterSample, Miners, PoolReading, Pools, RowArray, SiteInventory
+from agent.exporter import AgentExporter
+from agent.settings import AgentSettings
+from agent.site import Beats, Hardware, SiteAgent
+from agent.status import status_of
+from agent.uplink.session import UplinkTarget
+from gridpivot.clock import Clock, Instant, SystemClock
+from gridpivot.columns import DeviceTable
+from gridpivot.curves import AiPool
+from gridpivot.errors import Refused, SettingsError
+from gridpivot.httpd import HttpServer, answer
+from gridpivot.link.credentials import KeyPair, client_credentials, read_public, read_secret
+from gridpivot.vocabulary import Mode
+
+log = structlog.get_logger("agent.service")
+STATUS_BEAT_S = 5.0
+
+
+class NoMiners:
+    """A machine without miners."""
+
+    def refresh(self, table: DeviceTable, polled_at_s: np.ndarray, now: Instant) -> None:
+        """Nothing to read."""
+
+    def command(self, rows: RowArray, mode: Mode, now: Instant) -> None:
+        """Nothing to command."""
+
+
+class NoPools:
+    """A machine without GPUs."""
+
+    def read(self, now: Instant) -> Sequence[PoolReading]:
+        """No pools."""
+        return ()
+
+    def set_limit(self, pool: int, limit_w: float, now: Instant) -> None:
+        """Nothing to limit."""
+
+
+class NoMeter:
+    """A site without a meter: every figure stays an estimate."""
+
+    def newest(self) -> MeterSample | None:
+        """Never a sample."""
+        return None
+
+
+@dataclass(slots=True)
+class Equipment:
+    """What was found on this machine: faces, background work, and what is missing."""
+
+    miners: Miners = field(default_factory=NoMiners)
+    pools: Pools = field(default_factory=NoPools)
+    meter: Meter = field(default_factory=NoMeter)
+    inventory: SiteInventory = field(
+        default_factory=lambda: SiteInventory((), np.zeros(0, np.uint8), (), np.zeros(0, np.uint16), b"", ())
+    )
+    work: list[Coroutine[Any, Any, None]] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def find_equipment(settings: AgentSettings) -> Equipment:
+    """Open what settings name; imports of device libraries happen here, so that a bare machine pays for none."""
+    found = Equipment()
+    declared: tuple[AiPool, ...] = ()
+    if settings.gpu.pools:
+        from agent.gpu.pools import open_pools
+
+        side = open_pools(settings.gpu)
+        found.missing += side.missing
+        if side.pools is not None:
+            found.pools, declared = side.pools, side.declared
+            found.work.append(side.pools.run())
+    else:
+        found.missing.append("no GPU pools in settings ([[gpu.pools]])")
+    if settings.asic.inventory is not None:
+        from agent.asic.inventory import load_inventory
+        from agent.asic.poller import AsicPoller
+
+        asic = load_inventory(settings.asic.inventory, declared)
+        poller = AsicPoller(asic, settings.asic, settings.asic.credentials.logins())
+        found.miners, found.inventory = poller, asic.site
+        found.work.append(poller.run())
+    else:
+        empty = np.zeros(0, np.uint8)
+        found.inventory = SiteInventory((), empty, (), np.zeros(0, np.uint16), b"", declared)
+        found.missing.append("no miners in settings (asic.inventory)")
+    if settings.meter is not None:
+        from agent.meter import ModbusMeter
+
+        meter = ModbusMeter(settings.meter)
+        found.meter = meter
+        found.work.append(meter.run())
+    else:
+        found.missing.append("no site meter in settings ([meter])")
+    if settings.uplink.address is None:
+        found.missing.append("no controller in settings (uplink.address): this site works alone")
+    return found
+
+
+def load_planner_keys(directory: Path) -> dict[str, Ed25519PublicKey]:
+    """Planner keys by id from <key_id>.pub files; an empty directory means that no plan is ever believed."""
+    keys: dict[str, Ed25519PublicKey] = {}
+    for path in sorted(directory.glob("*.pub")):
+        try:
+            key = load_pem_public_key(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{path}: not a public key: {error}; enrol this site again") from error
+        if not isinstance(key, Ed25519PublicKey):
+            raise SettingsError(f"{path}: not an Ed25519 key; enrol this site again")
+        keys[path.stem] = key
+    return keys
+
+
+def uplink_target(settings: AgentSettings) -> UplinkTarget | None:
+    """Where to dial, with this site's certificate; None when the site works alone."""
+    uplink = settings.uplink
+    if uplink.address is None:
+        return None
+    own = KeyPair(read_secret(settings.path(uplink.key)), read_public(settings.path(uplink.certificate)))
+    credentials = client_credentials(read_public(settings.path(uplink.ca)), own)
+    return UplinkTarget(uplink.address, credentials, settings.site)
+
+
+def take_lock(state_dir: Path) -> TextIO:
+    """One agent per state directory; raises Refused while another lives."""
+    state_dir.mkdir(parents=True, exist_ok=True)
+    lock = (state_dir / "lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        lock.close()
+        raise Refused(f"{state_dir}: another agent (pid {holder}) is running here; stop it first") from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    return lock
+
+
+async def serve(settings: AgentSettings, clock: Clock | None = None) -> None:
+    """Run until SIGTERM or SIGINT."""
+    clock = clock or SystemClock()
+    with contextlib.closing(take_lock(settings.state_dir)):
+        equipment = find_equipment(settings)
+        for line in equipment.missing:
+            log.info("not found", what=line)
+        agent = SiteAgent(
+            settings.site,
+            settings.policy(),
+            equipment.inventory,
+            Hardware(equipment.miners, equipment.pools, equipment.meter),
+            uplink_target(settings),
+            load_planner_keys(settings.path(settings.uplink.planner_keys)),
+            settings.state_dir,
+            clock,
+            Beats(settings.governor.beat_s, settings.report.rollup_s, settings.report.devices_s),
+            settings.governor.event_lead_s,
+        )
+        exporter = AgentExporter(agent, equipment.miners, clock, per_device=settings.http.per_device_series)
+        http = HttpServer(
+            {"/metrics": exporter.metrics, "/healthz": answer("ok"), "/readyz": exporter.ready},
+            settings.http.host,
+            settings.http.port,
+        )
+        port = await http.start()
+        log.info(
+            "agent up",
+            site=settings.site,
+            http=f"http://{settings.http.host}:{port}/metrics",
+            stage=agent.policy.stage.value,
+        )
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        tasks = [
+            asyncio.ensure_future(work) for work in (*equipment.work, agent.run(), _keep_status(agent, settings, clock))
+        ]
+        stopping = asyncio.ensure_future(stop.wait())
+        try:
+            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()  # a part that ended on its own has failed: say how
+        finally:
+            for task in (stopping, *tasks):
+                task.cancel()
+            await asyncio.gather(stopping, *tasks, return_exceptions=True)
+            await http.stop()
+            log.info("agent down", site=settings.site)
+
+
+async def _keep_status(agent: SiteAgent, settings: AgentSettings, clock: Clock) -> None:
+    """Leave a status behind for `gridpivot-agent status`, which works while the agent is down."""
+    while True:
+        await asyncio.sleep(STATUS_BEAT_S)
+        shape = status_of(agent, clock.now())
+        await asyncio.to_thread(_replace, settings.state_dir / "status.json", shape.model_dump_json())
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write whole or not at all."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
+        file.write(text)
+    Path(file.name).replace(path)
+
+
+def read_status(state_dir: Path) -> dict[str, Any] | None:
+    """What the agent left behind, None when it never ran here."""
+    try:
+        loaded = json.loads((state_dir / "status.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return loaded if isinstance(loaded, dict) else None
+
+
+def is_running(state_dir: Path) -> bool:
+    """Whether an agent holds the state directory now."""
+    try:
+        with (state_dir / "lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False

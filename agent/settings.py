@@ -1,0 +1,158 @@
+"""Settings of one site's agent: /etc/gridpivot/agent.toml, overridden by GRIDPIVOT_AGENT__...; see docs/agent.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from agent.asic.settings import AsicSettings
+from agent.governor.state import Policy
+from agent.meter import MeterSettings
+from gridpivot.settings import Section
+from gridpivot.vocabulary import AiPriority, Posture, Stage
+
+ENV_PREFIX = "GRIDPIVOT_AGENT"
+DEFAULT_CONFIG = Path("/etc/gridpivot/agent.toml")
+DEFAULT_STATE = Path("/var/lib/gridpivot/agent")
+
+
+class UplinkSettings(Section):
+    """Where the controller is, and this site's identity. Paths relative to the state directory."""
+
+    address: str | None = None  # host:7443; none = this site works alone
+    ca: Path = Path("tls/ca.crt")
+    certificate: Path = Path("tls/site.crt")
+    key: Path = Path("tls/site.key")
+    planner_keys: Path = Path("planner")  # directory of <key_id>.pub, Ed25519, PEM
+
+
+class CircuitSettings(Section):
+    """The grid connection. Exactly one of ceiling_mw and ceiling_w."""
+
+    ceiling_mw: float | None = Field(default=None, gt=0, le=2000)
+    ceiling_w: float | None = Field(default=None, gt=0, le=2e9)
+    protection_ratio: float = Field(default=1.08, gt=1.0, le=2.0)  # protection limit over the ceiling
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.ceiling_mw is None) == (self.ceiling_w is None):
+            raise ValueError("give exactly one of ceiling_mw and ceiling_w")
+        return self
+
+    @property
+    def watts(self) -> float:
+        """Contractual ceiling [W]."""
+        return self.ceiling_w if self.ceiling_w is not None else (self.ceiling_mw or 0.0) * 1e6
+
+
+class GovernorSettings(Section):
+    """How the site is governed; see agent/governor/state.py for what each does."""
+
+    stage: Stage = Stage.OBSERVE
+    posture: Posture = Posture.HOLD
+    beat_s: float = Field(default=1.0, ge=0.2, le=10)
+    margin_ratio: float = Field(default=0.004, ge=0, le=0.2)
+    fast_reserve_ratio: float = Field(default=0.006, ge=0, le=0.02)
+    overhead_ratio: float = Field(default=0.06, ge=0, le=1)
+    meter_derate_ratio: float = Field(default=0.02, ge=0, le=0.5)
+    ai_release_after_s: float = Field(default=60.0, ge=0)
+    wake_after_s: float = Field(default=60.0, ge=0)
+    wake_interval_s: float = Field(default=5.0, ge=0)
+    wake_batch_ratio: float = Field(default=0.02, gt=0, le=1)
+    wake_batch_devices: int = Field(default=600, ge=0)  # 0 = no limit by count
+    min_on_s: float = Field(default=120.0, ge=0)
+    min_off_s: float = Field(default=30.0, ge=0)
+    event_lead_s: float = Field(default=30.0, ge=0)
+
+
+class GpuPoolSettings(Section):
+    """GPUs of this host that form one AI pool. Powers of the host are watts at the wall."""
+
+    name: str = Field(min_length=1, max_length=64)
+    priority: AiPriority = AiPriority.STANDARD
+    uuids: tuple[str, ...] = ()  # empty = every GPU that no other pool names
+    host_w_per_gpu: float = Field(default=400.0, ge=0, le=5000)
+
+
+class GpuSettings(Section):
+    """GPUs through NVML."""
+
+    pools: tuple[GpuPoolSettings, ...] = ()
+    beat_s: float = Field(default=1.0, ge=0.2, le=60)
+    deadline_s: float = Field(default=5.0, gt=0, le=60)
+
+
+class HttpSettings(Section):
+    """/metrics, /healthz, /readyz."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=9641, ge=0, le=65_535)
+    per_device_series: bool = True
+
+
+class LogSettings(Section):
+    """How it speaks."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    style: Literal["json", "console"] = "json"
+
+
+class ReportSettings(Section):
+    """How often it reports [s]."""
+
+    rollup_s: float = Field(default=2.0, ge=0.5, le=60)
+    devices_s: float = Field(default=15.0, ge=1, le=600)
+
+
+class AgentSettings(Section):
+    """The whole file. Only `site` is needed: an agent without circuit, miners or GPUs reports its host."""
+
+    site: str = Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9\-]*$")
+    state_dir: Path = DEFAULT_STATE
+    uplink: UplinkSettings = UplinkSettings()
+    circuit: CircuitSettings | None = None
+    governor: GovernorSettings = GovernorSettings()
+    asic: AsicSettings = AsicSettings()
+    meter: MeterSettings | None = None
+    gpu: GpuSettings = GpuSettings()
+    report: ReportSettings = ReportSettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _acting_needs_a_ceiling(self) -> Self:
+        acting = self.governor.stage in (Stage.SHED_ONLY, Stage.FULL)
+        if acting and self.circuit is None:
+            raise ValueError(
+                'a site that commands devices needs [circuit] with its ceiling; add it, or set stage = "observe"'
+            )
+        return self
+
+    def path(self, relative: Path) -> Path:
+        """A file of the state directory; an absolute path stays what it is."""
+        return self.state_dir / relative
+
+    def policy(self) -> Policy:
+        """The governor's policy. Without a circuit nothing is ever commanded, so the ceiling is only a number."""
+        g = self.governor
+        ceiling_w = self.circuit.watts if self.circuit is not None else 1e12
+        protection = self.circuit.protection_ratio if self.circuit is not None else 2.0
+        return Policy(
+            ceiling_w=ceiling_w,
+            protection_w=ceiling_w * protection,
+            stage=g.stage,
+            posture=g.posture,
+            margin_ratio=g.margin_ratio,
+            fast_reserve_ratio=g.fast_reserve_ratio,
+            overhead_ratio=g.overhead_ratio,
+            meter_derate_ratio=g.meter_derate_ratio,
+            ai_release_after_s=g.ai_release_after_s,
+            wake_after_s=g.wake_after_s,
+            wake_interval_s=g.wake_interval_s,
+            wake_batch_ratio=g.wake_batch_ratio,
+            wake_batch_devices=g.wake_batch_devices,
+            min_on_s=g.min_on_s,
+            min_off_s=g.min_off_s,
+        )

@@ -1,0 +1,143 @@
+"""A host process of the demo: about ten virtual sites, each a complete agent, and a referee for each.
+
+Speaks JSON lines with its parent: reads `go`, `ceiling`, `release`, `stop`; writes `up`, `beat` and, last, `summary`.
+Ends by itself when standard input closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+STEP_S = 0.25
+DRAIN_S = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """What a host process is told: where the controller is, where identities lie, which sites it plays."""
+
+    address: str
+    directory: Path
+    parent_pid: int
+    speed: float
+    sites: list[dict[str, Any]] = field(default_factory=list)
+
+    def write(self, path: Path) -> None:
+        """For the child."""
+        raw = {"address": self.address, "directory": str(self.directory), "parent_pid": self.parent_pid}
+        path.write_text(json.dumps({**raw, "speed": self.speed, "sites": self.sites}), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> HostSpec:
+        """From the parent."""
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        return cls(raw["address"], Path(raw["directory"]), raw["parent_pid"], raw["speed"], raw["sites"])
+
+
+def say(kind: str, **figures: Any) -> None:
+    """One line to the parent."""
+    sys.stdout.write(json.dumps({"kind": kind, **figures}) + "\n")
+    sys.stdout.flush()
+
+
+async def hear(on_line: Callable[[dict[str, Any]], None]) -> None:
+    """Lines from the parent until it closes or dies."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
+        with suppress(json.JSONDecodeError):
+            on_line(json.loads(line))
+
+
+async def play(spec: HostSpec) -> None:
+    """Run the sites until told to stop."""
+    from sim.hosted import HostedSite
+
+    sites = [HostedSite(spec, raw) for raw in spec.sites]
+    by_name = {site.name: site for site in sites}
+    stop = asyncio.Event()
+
+    def on_line(line: dict[str, Any]) -> None:
+        match line.get("op"):
+            case "go":
+                for site in sites:
+                    site.go(line["at_s"])
+            case "ceiling":
+                by_name[line["site"]].order(line["ceiling_w"])
+            case "release":
+                by_name[line["site"]].release()
+            case "stop":
+                stop.set()
+
+    hearing = asyncio.create_task(hear(on_line))
+    hearing.add_done_callback(lambda _: stop.set())
+    running = [asyncio.create_task(site.agent.run(), name=site.name) for site in sites]
+    stepping = asyncio.create_task(_step(sites))
+    beating = asyncio.create_task(_beat(sites))
+    say("up", sites=len(sites))
+    waits = [asyncio.create_task(stop.wait()), stepping, *running]
+    done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for task in done - {waits[0]}:
+        task.result()  # a site that ended on its own has failed
+    for site in sites:
+        site.agent.quiesce()
+    until_s = time.monotonic() + DRAIN_S
+    while time.monotonic() < until_s and any(site.waiting() for site in sites):
+        await asyncio.sleep(0.1)
+    say("summary", sites=[site.summary() for site in sites], **own_use())
+    for task in (*waits, beating, hearing):
+        task.cancel()
+    await asyncio.gather(*waits, beating, hearing, return_exceptions=True)
+
+
+async def _step(sites: list[Any]) -> None:
+    """Physics for all sites, spread over the step so that no site waits for ten others."""
+    due_s = time.monotonic()
+    while True:
+        due_s = max(due_s + STEP_S, time.monotonic() - STEP_S)
+        for site in sites:
+            site.step(time.monotonic())
+            await asyncio.sleep(0)
+        await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+
+
+async def _beat(sites: list[Any]) -> None:
+    while True:
+        say("beat", connected=sum(site.connected() for site in sites))
+        await asyncio.sleep(0.5)
+
+
+def own_use() -> dict[str, float]:
+    """Memory and CPU of this process."""
+    import psutil
+
+    process = psutil.Process()
+    times = process.cpu_times()
+    return {"rss_mb": process.memory_info().rss / 2**20, "cpu_s": times.user + times.system}
+
+
+def main() -> None:
+    """`gridpivot-sim-host SPEC`: started by the demo, not by people."""
+    from gridpivot.observability import configure
+    from sim.tether import tether
+
+    if len(sys.argv) != 2:
+        sys.stderr.write("usage: gridpivot-sim-host SPEC.json; it is started by `gridpivot demo`\n")
+        sys.exit(2)
+    spec = HostSpec.read(Path(sys.argv[1]))
+    tether(spec.parent_pid)
+    configure("json", "warning")
+    with suppress(KeyboardInterrupt):
+        asyncio.run(play(spec))
+
+
+if __name__ == "__main__":
+    main()

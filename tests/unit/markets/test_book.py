@@ -1,0 +1,148 @@
+"""The book: price, age and source by region, set and refused prices, compressed time, forecasts."""
+
+from __future__ import annotations
+
+import pytest
+
+from controller.markets.book import MarketBook
+from controller.markets.settings import MarketSettings, RegionPrice
+from gridpivot.clock import Instant
+from gridpivot.errors import BadPrice, SettingsError
+from gridpivot.vocabulary import AiPriority
+
+pytestmark = pytest.mark.unit
+
+START = Instant(1000.0, 1_700_000_000.0)
+
+
+def after(seconds):
+    return Instant(START.monotonic_s + seconds, START.unix_s + seconds)
+
+
+def csv_file(tmp_path, prices, start="2024-08-20T23:", step=15):
+    rows = "".join(f"{start}{i * step:02d}Z,{p}\n" for i, p in enumerate(prices))
+    path = tmp_path / "rt.csv"
+    path.write_text("interval_start_utc,price_usd_per_mwh\n" + rows)
+    return path
+
+
+def test_fixed_prices_by_region_with_a_default():
+    settings = MarketSettings(default=RegionPrice(usd_per_mwh=45), regions={"gulf": RegionPrice(usd_per_mwh=28)})
+    book = MarketBook(settings, ["gulf", "andes"], START)
+    assert book.usd_per_mwh("gulf", START)[0] == 28 and book.usd_per_mwh("andes", START)[0] == 45
+    assert book.source("gulf", START) == "fixed"
+    with pytest.raises(KeyError):
+        book.usd_per_mwh("atlantis", START)
+
+
+def test_refused_price_leaves_the_last_good_one_with_its_age():
+    book = MarketBook(MarketSettings(), ["ercot"], START)
+    book.set_price("ercot", 812.5, after(10))
+    for nonsense in (float("nan"), 1e6):
+        with pytest.raises(BadPrice):
+            book.set_price("ercot", nonsense, after(40))
+    assert book.usd_per_mwh("ercot", after(70)) == (812.5, 60.0)
+    assert book.source("ercot", after(70)) == "set"
+    assert book.refusals() == {"ercot": 2}
+
+
+def test_released_price_gives_way_to_the_feed():
+    book = MarketBook(MarketSettings(), ["ercot"], START)
+    book.set_price("ercot", 812.5, START)
+    book.release_price("ercot")
+    assert book.usd_per_mwh("ercot", START)[0] == 45.0
+
+
+def test_file_runs_at_the_given_speed_from_the_given_start(tmp_path):
+    settings = MarketSettings(regions={"ercot": RegionPrice(csv=csv_file(tmp_path, [10, 20, 30, 40]))})
+    start = 1_724_195_700.0  # 2024-08-20T23:15Z
+    book = MarketBook(settings, ["ercot"], START, start_unix_s=start, speed=60.0)
+    assert book.usd_per_mwh("ercot", START) == (20.0, 0.0)
+    price, age_s = book.usd_per_mwh("ercot", after(14))
+    assert price == 20.0 and age_s == pytest.approx(14.0)
+    assert book.usd_per_mwh("ercot", after(15))[0] == 30.0
+    price, age_s = book.usd_per_mwh("ercot", after(630))
+    assert price == 40.0 and age_s == pytest.approx(600.0)  # the file is over: the last price ages
+
+
+def test_before_the_first_interval_nothing_is_known_unless_a_fixed_price_is_given(tmp_path):
+    path = csv_file(tmp_path, [10])
+    settings = MarketSettings(
+        regions={"bare": RegionPrice(csv=path), "backed": RegionPrice(csv=path, usd_per_mwh=33.0)}
+    )
+    book = MarketBook(settings, ["bare", "backed"], START, start_unix_s=1_724_000_000.0)
+    assert book.usd_per_mwh("bare", START) == (None, None)
+    assert book.steps("bare", START) == () and book.source("bare", START) == "none"
+    assert book.usd_per_mwh("backed", START)[0] == 33.0
+
+
+def test_forecast_starts_at_the_present_and_never_knows_the_next_interval(tmp_path):
+    calm, wild = tmp_path / "calm", tmp_path / "wild"
+    calm.mkdir(), wild.mkdir()
+    steps = []
+    for folder, coming in ((calm, 20), (wild, 5000)):
+        settings = MarketSettings(regions={"r": RegionPrice(csv=csv_file(folder, [10, 20, coming, coming]))})
+        book = MarketBook(settings, ["r"], START, start_unix_s=1_724_195_700.0)
+        steps.append(book.steps("r", START))
+    assert steps[0] == steps[1]
+    assert steps[0][0].starts_in_s == 0.0 and steps[0][0].usd_per_mwh == 20.0
+    starts = [s.starts_in_s for s in steps[0]]
+    assert starts == sorted(starts) and starts[-1] >= 46 * 3600
+
+
+def test_spike_fades_into_what_is_usual():
+    book = MarketBook(MarketSettings(), ["r"], START)
+    book.set_price("r", 4045.0, START)
+    steps = book.steps("r", START)
+    assert steps[0].usd_per_mwh == 4045.0
+    an_hour_on = next(s for s in steps if s.starts_in_s >= 3600)
+    assert 45 + 4000 * 0.25 < an_hour_on.usd_per_mwh < 45 + 4000 * 0.45
+    assert steps[-1].usd_per_mwh == pytest.approx(45.0, abs=0.01)
+
+
+def test_forecast_is_counted_in_real_seconds_under_compressed_time():
+    fast = MarketBook(MarketSettings(), ["r"], START, speed=60.0)
+    assert fast.steps("r", START)[-1].starts_in_s < 48 * 60
+
+
+def test_day_ahead_prices_are_used_only_as_far_as_they_are_published(tmp_path):
+    ahead = tmp_path / "da.csv"
+    rows = "".join(f"2024-08-{20 + h // 24}T{h % 24:02d}:00Z,{500 + h}\n" for h in range(48))
+    ahead.write_text("interval_start_utc,price_usd_per_mwh\n" + rows)
+    region = RegionPrice(usd_per_mwh=45.0, day_ahead_csv=ahead, day_ahead_known_h=10)
+    book = MarketBook(
+        MarketSettings(regions={"r": region}), ["r"], START, start_unix_s=1_724_112_000.0
+    )  # 2024-08-20T00:00Z
+    steps = {round(s.starts_in_s / 3600, 2): s.usd_per_mwh for s in book.steps("r", START)}
+    assert steps[8.0] == pytest.approx(508.0, abs=1.0)
+    assert steps[12.0] == pytest.approx(45.0, abs=0.1)
+
+
+def test_one_region_gives_all_its_sites_one_object():
+    book = MarketBook(MarketSettings(), ["r"], START)
+    assert book.steps("r", START) is book.steps("r", START)
+
+
+def test_ai_income_by_pool_then_priority_then_default():
+    settings = MarketSettings(ai_usd_per_gpu_hour={AiPriority.SPOT: 0.8}, ai_pool_usd_per_gpu_hour={"h200": 3.1})
+    book = MarketBook(settings, ["r"], START)
+    assert book.ai_usd_per_gpu_hour("h200", AiPriority.SPOT) == 3.1
+    assert book.ai_usd_per_gpu_hour("other", AiPriority.SPOT) == 0.8
+    assert book.ai_usd_per_gpu_hour("other", AiPriority.GUARANTEED) == 2.5
+
+
+def test_hashprice_from_settings_or_set_and_nonsense_refused():
+    book = MarketBook(MarketSettings(hashprice_usd_per_ph_day=52.0), ["r"], START)
+    assert book.hashprice(START) == (52.0, 0.0)
+    book.set_hashprice(48.0, after(5))
+    with pytest.raises(BadPrice):
+        book.set_hashprice(0.048, after(6))
+    assert book.hashprice(after(8)) == (48.0, 3.0)
+
+
+def test_nonsense_in_the_settings_is_refused():
+    for price in (1e6, 0.045):
+        with pytest.raises(SettingsError):
+            MarketBook(MarketSettings(default=RegionPrice(usd_per_mwh=price)), ["r"], START)
+    with pytest.raises(SettingsError, match="speed"):
+        MarketBook(MarketSettings(), ["r"], START, speed=0.0)

@@ -1,0 +1,79 @@
+"""ERCOT's scarcity evening of 20 August 2024, from the shared traces, through book and dispatch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from controller.dispatch.inputs import ClassState, FleetState, SiteState
+from controller.dispatch.solve import Planner
+from controller.markets.book import MarketBook
+from controller.markets.feed import CsvFeed, utc_seconds
+from controller.markets.settings import MarketSettings, RegionPrice
+from gridpivot.clock import Instant
+from gridpivot.curves import miner_class
+
+pytestmark = pytest.mark.unit
+
+START = Instant(0.0, 1_800_000_000.0)
+
+
+@pytest.fixture(scope="module")
+def grid():
+    """Folder of real price traces."""
+    shared = Path(os.environ.get("GRIDPIVOT_SHARED", Path(__file__).parents[3].parent / "shared"))
+    folder = shared / "data" / "grid"
+    if not folder.is_dir():
+        message = f"NOT TESTED: no real price traces at {folder}; set GRIDPIVOT_SHARED"
+        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def book(grid):
+    region = RegionPrice(
+        csv=grid / "ercot_hubavg_2024_rt15.csv.gz", day_ahead_csv=grid / "ercot_hubavg_2024_da60.csv.gz"
+    )
+    settings = MarketSettings(default=region, hashprice_csv=grid / "btc_network_daily.csv")
+    start = utc_seconds("2024-08-20T23:30Z", "test")
+    return MarketBook(settings, ["ercot"], START, start_unix_s=start, speed=60.0)
+
+
+def after(data_minutes):
+    return Instant(data_minutes, START.unix_s + data_minutes)  # speed 60: a data minute is a second
+
+
+def test_year_of_quarter_hours_loads_whole(grid):
+    feed = CsvFeed(grid / "ercot_hubavg_2024_rt15.csv.gz")
+    assert len(feed.usd_per_mwh) == 35_136 and feed.refused == 0
+    assert feed.usd_per_mwh.min() < 0 and feed.usd_per_mwh.max() > 4_900
+    assert set(feed.starts_unix_s[1:] - feed.starts_unix_s[:-1]) == {900.0}  # clocks changed twice, UTC did not
+
+
+def test_scarcity_evening_has_its_prices(book):
+    assert book.usd_per_mwh("ercot", after(0))[0] == 121.13
+    assert book.usd_per_mwh("ercot", after(45))[0] == 2387.01
+    assert book.usd_per_mwh("ercot", after(60))[0] == 4852.83
+
+
+def test_hashprice_of_that_evening_is_the_day_befores(book):
+    assert 35 < book.hashprice(after(0))[0] < 50
+    assert book.hashprice(after(0)) != book.hashprice(after(31))
+
+
+def test_mining_sleeps_through_the_spike_and_wakes_after_it(book):
+    s21 = miner_class("s21", "virtual", "Antminer S21", shed_s=3, wake_s=2)
+    planner, commanded, asleep = Planner(), (0.0, 0.0, 1000.0, 0.0), {}
+    for minute in (0, 60, 180):
+        now = after(minute)
+        site = SiteState(
+            "permian", "ercot", 20e6, (), (ClassState(s21, 1000, 0, 0.0, commanded, 0.0, 0.0),), (), 0.05, 0.0,
+            book.steps("ercot", now), 0.01, 0.0, 0.0, True, None,
+        )  # fmt: skip
+        (decided,) = planner.solve(FleetState((site,), book.hashprice(now)[0], speed=60.0)).sites
+        commanded = decided.classes[0].machines
+        asleep[minute] = commanded[0]
+    assert asleep[60] == pytest.approx(1000)
+    assert asleep[180] == pytest.approx(0)
