@@ -74,6 +74,8 @@ class ControllerService:
         self.settings = settings
         self.clock = clock if clock is not None else SystemClock()
         self.ports: Ports | None = None
+        self.operations: Operations | None = None  # for whoever runs a controller inside his own process
+        self.loop: PlanLoop | None = None
         self._stack = AsyncExitStack()
         self._loop_task: asyncio.Task[None] | None = None
 
@@ -152,6 +154,7 @@ class ControllerService:
             postures=postures.__getitem__,
             reasons=lambda: operations.orders.reasons(),
         )
+        self.operations, self.loop = operations, loop
         timing = LinkTiming(settings.link.heartbeat_ms, settings.link.dead_after_ms, settings.link.window_bytes)
         sessions = SessionServicer(fleet, store, board, timing, clock)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
@@ -31,6 +33,11 @@ def age(seconds: float | None) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def at(moment: datetime | None) -> str:
+    """A moment to the second, UTC."""
+    return DASH if moment is None else moment.strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def usd(value: float | None) -> str:
@@ -139,12 +146,12 @@ def plan_table(shape: shapes.PlanShape) -> Group:
     for p in shape.pools:
         pools.add_row(p.name, mw(p.max_w), mw(p.expected_w), mw(p.fallback_w), usd(p.value_usd_per_mwh))
     lines = [
-        f"{shape.site} plan {shape.epoch}.{shape.version}, issued {shape.issued_at}: {shape.reason}",
+        f"{shape.site} plan {shape.epoch}.{shape.version}, issued {at(shape.issued_at)}: {shape.reason}",
         f"ceiling {mw(shape.ceiling_w)}, expected {mw(shape.expected_power_w)}, "
         f"fallback {shape.fallback_posture} at {mw(shape.fallback_ceiling_w)}",
     ]
     lines += [
-        f"event {e.event_id}: {mw(e.ceiling_w)} from {e.starts_at} to {e.ends_at or 'release'}: {e.reason}"
+        f"event {e.event_id}: {mw(e.ceiling_w)} from {at(e.starts_at)} to {at(e.ends_at) if e.ends_at else 'release'}: {e.reason}"
         for e in shape.events
     ]
     fate = [f"{s.epoch}.{s.version} {s.status} {s.reason}".rstrip() for s in shape.statuses[-5:]]
@@ -160,7 +167,11 @@ def explain_table(shape: shapes.ExplainShape) -> Group:
         merit.add_row(m.name, m.load, usd(m.value_usd_per_mwh), mw(m.planned_w), mw(m.available_w), m.why)
     binding = [f"binds: {b.name}, worth {usd(b.shadow_price_usd_per_mwh)} $/MWh" for b in shape.binding]
     return Group(
-        *shape.sentences, *(binding or ["nothing binds"]), merit, f"decided {shape.decided_at}: {shape.trigger}"
+        f"{shape.site}, as dispatch sees it:",
+        *shape.sentences,
+        *(binding or ["nothing binds"]),
+        merit,
+        f"decided {at(shape.decided_at)}: {shape.trigger}",
     )
 
 

@@ -6,10 +6,13 @@ import math
 import threading
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from controller.dispatch.inputs import PriceStep, Window
-from controller.dispatch.solve import Planner
+from controller.dispatch.model import fixed_import_w, lay_out, numbers
+from controller.dispatch.parameters import Parameters
+from controller.dispatch.solve import Planner, violation
 from gridpivot.errors import Infeasible
 from gridpivot.vocabulary import AiPriority
 
@@ -267,3 +270,49 @@ def test_stopped_solver_publishes_nothing_and_the_next_one_starts_clean(make):
         planner.solve(state)
     planner._highs.setOptionValue("simplex_iteration_limit", 2**31 - 1)
     assert make.import_w(state.sites[0], only(planner.solve(state))) == pytest.approx(2e6)
+
+
+def test_gain_too_small_to_matter_stirs_nothing(make):
+    # Normal to turbo: 875 W for 34 TH/s at 48 $/PH/day.
+    turbo_usd_per_mwh = 2000 / (875 / 34) / 1.05
+    state = make.fleet(make.site(price=40.0))
+    planner = Planner()
+    settled = make.follow(state, planner.solve(state))
+    assert settled.sites[0].classes[0].commanded[TURBO] == pytest.approx(1000)
+    for above, turbo in ((0.1, 1000), (2.0, 0)):
+        dearer = replace(settled.sites[0], prices=(PriceStep(0.0, turbo_usd_per_mwh + above),))
+        decided = only(planner.solve(replace(settled, sites=(dearer,))))
+        assert decided.classes[0].machines[TURBO] == pytest.approx(turbo)
+
+
+def test_drop_ramp_starts_from_what_the_meter_shows(make):
+    site = make.site(price=900.0, drop_ramp_w_per_min=100e3, metered_power_w=3.7e6)
+    decided = only(Planner().solve(make.fleet(site)))
+    assert make.import_w(site, decided) == pytest.approx(3.7e6 - 5 * 100e3, abs=1.0)
+    assert decided.binding[0].name == "drop ramp"
+
+
+def test_event_far_ahead_does_not_lend_its_name_to_the_ceiling_that_binds(make):
+    site = make.site(ceiling_w=2e6, windows=[Window("far", 1e6, 7200.0, None)])
+    assert [b.name for b in only(Planner().solve(make.fleet(site))).binding] == ["site ceiling"]
+
+
+def test_fallback_leaves_room_for_mining_that_has_not_gone_to_sleep_yet(make):
+    pools = [make.pool("inference", AiPriority.GUARANTEED)]
+    site = make.site(price=900.0, ceiling_w=4e6, pools=pools)
+    decided = only(Planner().solve(make.fleet(site)))
+    assert decided.classes[0].machines[ASLEEP] == pytest.approx(1000)
+    # 3.5 MW still hash until the order is obeyed: (4 - 0.05) MW over the worst overhead, less 3.5 MW.
+    assert decided.pools[0].fallback_w == pytest.approx(3.95e6 / (1 + 0.05 * 1.1) - 3.5e6)
+
+
+def test_answer_that_breaks_a_constraint_is_seen(make):
+    state = make.fleet(make.site(ceiling_w=2e6))
+    layout = lay_out(state, (300.0,))
+    now = numbers(layout, state, Parameters())
+    x = np.zeros(layout.columns)
+    x[layout.import_] = 2.0
+    x[layout.over] = 0.5
+    assert violation(layout, now, x) == pytest.approx(2.5 - fixed_import_w(state.sites[0]) / 1e6)
+    x[0] = math.nan
+    assert math.isnan(violation(layout, now, x))

@@ -88,8 +88,10 @@ def test_new_event_is_urgent_and_the_same_event_later_is_not(state):
 def test_event_moved_forward_or_drawn_out_is_urgent(state):
     known = Planned(at(state, 0, windows=(Window("dr-1", 20e6, 600.0, 4200.0),)), 0.0)
     sooner = at(state, 0, windows=(Window("dr-1", 20e6, 60.0, 4190.0),))
-    longer = at(state, 0, windows=(Window("dr-1", 20e6, 590.0, None),))
-    assert due(known, sooner, 10.0).urgent and due(known, longer, 10.0).urgent
+    longer = at(state, 0, windows=(Window("dr-1", 20e6, 590.0, 5000.0),))
+    open_ended = at(state, 0, windows=(Window("dr-1", 20e6, 590.0, None),))
+    for changed in (sooner, longer, open_ended):
+        assert due(known, changed, 10.0).urgent
 
 
 def test_ended_event_gives_the_room_back(state):

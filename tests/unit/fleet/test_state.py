@@ -1,0 +1,107 @@
+"""What dispatch is told follows from what sites said; gaps are filled in on the careful side."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.events.windows import Orders, override
+from controller.fleet.state import SiteTerms, class_state, fleet_state, margin_usd_per_h, overhead_ratio
+from controller.fleet.tables import SiteLive
+from controller.markets.book import MarketBook
+from controller.markets.settings import MarketSettings
+from gridpivot.clock import Instant
+from gridpivot.curves import gpu_pool, miner_class
+from gridpivot.v1 import telemetry_pb2 as pb
+from gridpivot.vocabulary import AiPriority, DeviceState
+
+pytestmark = pytest.mark.unit
+
+NOW = Instant(100.0, 1_700_000_000.0)
+S19 = miner_class("s19", "luxos", "Antminer S19", shed_s=5, wake_s=10)
+
+
+def live(**rollup: float) -> SiteLive:
+    site = SiteLive("falcon-1", "ercot")
+    site.take_inventory(
+        pb.Inventory(
+            inventory_hash=b"h",
+            device_count=10,
+            classes=[S19.to_proto()],
+            class_indexes=bytes(10),
+            pools=[gpu_pool("train", AiPriority.STANDARD, 8).to_proto()],
+        )
+    )
+    site.take_rollup(pb.SiteRollup(observed_at_unix_ms=NOW.unix_ms, assumed_power_w=30_000.0, **rollup), NOW)
+    return site
+
+
+def state_of(site: SiteLive, orders: Orders | None = None, **terms: object):
+    book = MarketBook(MarketSettings(), {"ercot"}, NOW)
+    known = SiteTerms("falcon-1", 40_000.0, **terms)
+    return fleet_state([(known, site)], book, orders or Orders(), NOW)
+
+
+def test_site_that_never_reported_is_left_out_and_not_planned_as_empty() -> None:
+    assert state_of(SiteLive("falcon-1", "ercot")).sites == ()
+
+
+def test_lower_of_both_ceilings_counts_and_an_override_lowers_it_further() -> None:
+    assert state_of(live(site_ceiling_w=35_000.0)).sites[0].ceiling_w == 35_000.0
+    assert state_of(live(site_ceiling_w=90_000.0)).sites[0].ceiling_w == 40_000.0
+    assert state_of(live()).sites[0].ceiling_w == 40_000.0
+    lowered = Orders().adding(override("o", "falcon-1", 40_000.0, 10_000.0, None, "x", NOW))
+    assert state_of(live(), lowered).sites[0].ceiling_w == 10_000.0
+
+
+def test_plan_ceiling_reported_back_does_not_ratchet_the_site_down() -> None:
+    assert state_of(live(live_ceiling_w=5_000.0)).sites[0].ceiling_w == 40_000.0
+
+
+def test_unknown_power_and_demand_stay_unknown() -> None:
+    (site,) = state_of(live()).sites
+    assert site.metered_power_w is None
+    assert (site.pools[0].power_w, site.pools[0].demand_w) == (None, None)
+
+
+def test_income_of_a_pool_in_the_settings_stands_over_the_markets() -> None:
+    (site,) = state_of(live(), None, pools_usd_per_gpu_hour={"train": 9.5}).sites
+    assert site.pools[0].income_usd_per_gpu_hour == 9.5
+    assert state_of(live()).sites[0].pools[0].income_usd_per_gpu_hour > 0
+
+
+@given(
+    st.lists(st.integers(0, 500), min_size=0, max_size=4),
+    st.integers(0, 1000),
+    st.integers(0, 500),
+    st.integers(0, 500),
+)
+def test_commanded_machines_add_up_to_those_that_obey(
+    modes: list[int], available: int, silent: int, waking: int
+) -> None:
+    counts = [0] * len(DeviceState)
+    counts[DeviceState.WAKING.code] = waking
+    rollup = pb.ClassRollup(name="s19", mode_counts=modes, available=available, silent=silent, state_counts=counts)
+    state = class_state(S19, rollup)
+    assert sum(state.commanded) == pytest.approx(available)
+    assert min(state.commanded) >= 0
+    assert 0 <= state.waking <= state.commanded[2] + 1e-9
+    assert state.silent_power_w == silent * 3250.0
+
+
+def test_overhead_is_as_measured_within_reason() -> None:
+    def rollup(mining_w: float, overhead_w: float | None) -> pb.SiteRollup:
+        return pb.SiteRollup(mining_power_w=mining_w, overhead_power_w=overhead_w, site_ceiling_w=1e6)
+
+    assert overhead_ratio(rollup(1e6, 7e4), 0.05) == 0.07
+    assert overhead_ratio(rollup(1e6, None), 0.05) == 0.05
+    assert overhead_ratio(rollup(100.0, 5e4), 0.05) == 0.05
+    assert overhead_ratio(rollup(1e6, 5e6), 0.05) == 0.5
+
+
+def test_margin_is_income_less_power_and_unknown_without_a_hashrate() -> None:
+    site = live(hashrate_hs=1e15, metered_power_w=30_000.0)
+    (state,) = state_of(site).sites
+    assert site.rollup is not None
+    expected = 48.0 / 24 * 0.99 - 0.03 * 45.0
+    assert margin_usd_per_h(state, site.rollup, 48.0) == pytest.approx(expected)
+    assert margin_usd_per_h(state, pb.SiteRollup(), 48.0) is None
