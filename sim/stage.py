@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +141,7 @@ class Stage:
         paths = staging.write_host_specs(directory, address, self._virtual, self._scenario, wishes.hosts, wishes.speed)
         for path in paths:
             name = path.stem
-            child = Child(name, directory / f"{name}.log", lambda line, name=name: self._on_line(name, line))
+            child = Child(name, directory / f"{name}.log", partial(self._on_line, name))
             await child.start([staging.python(), "-m", "sim.host", str(path)])
             self._hosts.append(child)
         if self._wire:
@@ -150,7 +152,7 @@ class Stage:
         path = self._directory / "wire.json"
         raw = {
             "directory": str(self._directory),
-            "parent_pid": 0,
+            "parent_pid": os.getpid(),
             "spec": asdict(spec),
             "story": self._scenario.stories[spec.name].to_json(),
             "miners": wishes.wire_miners,
@@ -159,7 +161,7 @@ class Stage:
         }
         path.write_text(json.dumps(raw), encoding="utf-8")
         self._wire_up = asyncio.get_running_loop().create_future()
-        self._wire_host = Child("wire", self._directory / "wire.log", lambda line: self._on_line("wire", line))
+        self._wire_host = Child("wire", self._directory / "wire.log", partial(self._on_line, "wire"))
         await self._wire_host.start([staging.python(), "-m", "sim.wire_site", str(path)])
         while not self._wire_up.done():
             self._wire_host.check()
