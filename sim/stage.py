@@ -131,7 +131,7 @@ class Stage:
         markets = staging.Markets(wishes.prices, wishes.hashprice, wishes.start_unix_s, wishes.speed)
         specs = list(self._specs)
         config = staging.write_controller_settings(directory, specs, markets)
-        await self._controller.start([staging.python(), "-m", "controller.cli", "run", "--config", str(config)])
+        await self._controller.start(staging.entry("controller.cli", "run", "--config", str(config)))
         self._ports = await wait_for_log(self._controller, "controller up", 30.0)
         self._http.append(f"http://127.0.0.1:{self._ports['http']}/metrics (controller)")
 
@@ -142,7 +142,7 @@ class Stage:
         for path in paths:
             name = path.stem
             child = Child(name, directory / f"{name}.log", partial(self._on_line, name))
-            await child.start([staging.python(), "-m", "sim.host", str(path)])
+            await child.start(staging.entry("sim.host", str(path)))
             self._hosts.append(child)
         if self._wire:
             await self._start_wire_site(address)
@@ -162,7 +162,7 @@ class Stage:
         path.write_text(json.dumps(raw), encoding="utf-8")
         self._wire_up = asyncio.get_running_loop().create_future()
         self._wire_host = Child("wire", self._directory / "wire.log", partial(self._on_line, "wire"))
-        await self._wire_host.start([staging.python(), "-m", "sim.wire_site", str(path)])
+        await self._wire_host.start(staging.entry("sim.wire_site", str(path)))
         while not self._wire_up.done():
             self._wire_host.check()
             await asyncio.wait([self._wire_up], timeout=0.2)
@@ -175,7 +175,7 @@ class Stage:
         if wire["gpus"]:
             environ = {"LD_LIBRARY_PATH": wire["library_dir"], "GRIDPIVOT_SIM_NVML_STATE": wire["gpu_state"]}
         self._agent = Child("agent", self._directory / "agent.log")
-        await self._agent.start([staging.python(), "-m", "agent.cli", "run", "--config", str(config)], environ)
+        await self._agent.start(staging.entry("agent.cli", "run", "--config", str(config)), environ)
         up = await wait_for_log(self._agent, "agent up", 30.0)
         self._http.append(f"{up['http']} (agent of {spec.name})")
 
@@ -354,7 +354,7 @@ class Stage:
         measured = Measured(
             sites=self._wishes.sites,
             devices=sum(s.devices for s in self._virtual) + (self._wishes.wire_miners if self._wire else 0),
-            sites_connected=answer.fleet.sites_connected,
+            sites_connected=self._wishes.sites,  # _wait_connected has seen them all
             sites_connected_s=connected_s,
             devices_reporting=reporting,
             reports_received=answer.fleet.reports_received,

@@ -194,6 +194,6 @@ def write_agent_settings(directory: Path, spec: SiteSpec, address: str, wire: di
     return place_toml
 
 
-def python() -> str:
-    """This environment's interpreter."""
-    return sys.executable
+def entry(module: str, *arguments: str) -> list[str]:
+    """Command line of one of our entry points in this environment."""
+    return [sys.executable, "-c", f"from {module} import main; main()", *arguments]

@@ -68,18 +68,29 @@ class Moves:
     up: tuple[tuple[RowArray, Mode], ...]
 
 
-def whole_machines(wished: np.ndarray, available: int) -> np.ndarray:
-    """Whole machines per mode (sleep, low, normal, turbo) out of fractions; sums to `available`, power rounded down."""
-    floors = np.floor(wished + 1e-6).astype(np.int64)
-    floors[1:] = np.minimum(floors[1:], available)
-    over = int(floors[1:].sum()) - available
+def whole_machines(wished: np.ndarray, have: np.ndarray) -> np.ndarray:
+    """Whole machines per mode (sleep, low, normal, turbo) out of a plan's fractions; sums to those available.
+
+    `have` is how the available machines stand now. Fractions fall to sleep, so that rounding never raises power.
+    Machines that the plan did not know of (it was made while they were silent) stay as they stand.
+    """
+    available = int(have.sum())
+    want = np.floor(wished + 1e-6).astype(np.int64)
+    planned = min(available, round(float(wished.sum())))
+    over = int(want[1:].sum()) - planned
     for mode in (3, 2, 1):
         if over > 0:
-            cut = min(over, int(floors[mode]))
-            floors[mode] -= cut
+            cut = min(over, int(want[mode]))
+            want[mode] -= cut
             over -= cut
-    floors[0] = available - int(floors[1:].sum())
-    return floors
+    want[0] = max(0, planned - int(want[1:].sum()))
+    unknown = available - planned
+    for mode in (2, 1, 3, 0):
+        stay = min(unknown, max(0, int(have[mode] - want[mode])))
+        want[mode] += stay
+        unknown -= stay
+    want[0] += unknown
+    return want
 
 
 def toward_plan(
@@ -98,7 +109,7 @@ def toward_plan(
         have = counts[index, 1:]
         available = int(have.sum())
         wish = np.array([0, 0, available, 0]) if orders.class_modes is None else orders.class_modes[index]
-        want = whole_machines(np.asarray(wish, dtype=np.float64), available)
+        want = whole_machines(np.asarray(wish, dtype=np.float64), have)
         # 0.3 % of a class or one machine: a plan's rounding must not stir devices.
         if np.abs(want - have).max(initial=0) <= max(0.003 * available, 0.5):
             continue
