@@ -8,6 +8,7 @@ governor's decision, not this module's.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections import Counter
@@ -19,6 +20,9 @@ from pymodbus.exceptions import ModbusException
 
 from agent.backends import MeterSample
 from gridpivot.settings import Section
+
+# The library writes a line to stderr at every failed connection; `errors` counts them and the governor says it once.
+logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
 
 MAX_POWER_W = 1e9
 MAX_BACKOFF_S = 10.0

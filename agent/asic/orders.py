@@ -1,7 +1,8 @@
 """Commands on their way to devices: bounded concurrency, retries with back-off, one last outcome per device.
 
-Devices that answered their last poll come first: a shed must not queue behind the time-outs of dead machines. A newer
-order for a device replaces the one that waits or is about to be tried again.
+Devices that answered their last poll come first, and sleep before every other mode: a shed must queue neither behind
+wake-ups nor behind the time-outs of dead machines. A newer order for a device replaces the one that waits or is about
+to be tried again, and does not wait out its back-off.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Orders:
         self._clock = clock
         self._commanded = commanded
         self._is_silent = is_silent
-        self._busy: set[int] = set()
+        self._later: dict[int, asyncio.TimerHandle] = {}
         self._queue: asyncio.PriorityQueue[tuple[int, int, int]] = asyncio.PriorityQueue()
         self._ticket = itertools.count()
 
@@ -63,7 +64,10 @@ class Orders:
         waiting = self.last.get(row)
         queued = waiting is not None and waiting.ended_s is None
         self.last[row] = LastCommand(mode, Reason.IN_FLIGHT, "", asked_s)
-        if not queued:
+        timer = self._later.pop(row, None)
+        if timer is not None:
+            timer.cancel()
+        if timer is not None or not queued:
             self._enqueue(row, 0)
 
     def refuse(self, row: int, mode: Mode, asked_s: float, reason: Reason, detail: str) -> None:
@@ -72,7 +76,9 @@ class Orders:
         self.outcomes[reason] += 1
 
     def _enqueue(self, row: int, attempts: int) -> None:
-        self._queue.put_nowait((attempts + 100 * self._is_silent(row), next(self._ticket), row))
+        self._later.pop(row, None)
+        rank = 100 * self._is_silent(row) + 2 * attempts + (self.last[row].mode is not Mode.SLEEP)
+        self._queue.put_nowait((rank, next(self._ticket), row))
 
     async def run(self) -> None:
         """Carry orders out until cancelled."""
@@ -100,7 +106,7 @@ class Orders:
         elif outcome.retry and attempts < self._settings.command_attempts:
             self.last[row] = LastCommand(order.mode, Reason.IN_FLIGHT, outcome.detail, order.asked_s, None, attempts)
             delay_s = min(_MAX_BACKOFF_S, self._settings.command_backoff_s * 2.0**order.attempts)
-            asyncio.get_running_loop().call_later(delay_s, self._enqueue, row, attempts)
+            self._later[row] = asyncio.get_running_loop().call_later(delay_s, self._enqueue, row, attempts)
         else:
             ended_s = self._clock.now().monotonic_s
             self.last[row] = LastCommand(order.mode, outcome.reason, outcome.detail, order.asked_s, ended_s, attempts)

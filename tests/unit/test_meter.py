@@ -6,8 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+from pymodbus.client import AsyncModbusTcpClient
+from pymodbus.server import ModbusTcpServer
+from pymodbus.simulator import DataType, SimData, SimDevice
 
 from agent.meter import MeterSettings, ModbusMeter
 from sim.meter import MeterFault, SimMeter
@@ -122,4 +126,67 @@ async def test_closed_port_is_unreachable_with_backoff(unused_tcp_port: int) -> 
     await until(lambda: meter.errors["unreachable"] >= 2)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+    assert meter.newest() is None
+
+
+KINDS = AsyncModbusTcpClient.DATATYPE
+
+
+@pytest.mark.parametrize(
+    ("kind", "datatype", "order", "raw", "scale_w", "watts"),
+    [
+        ("float32", KINDS.FLOAT32, "big", 1500.5, 1000.0, 1_500_500.0),
+        ("float32", KINDS.FLOAT32, "little", -2.5, 1.0, -2.5),
+        ("uint16", KINDS.UINT16, "big", 65_000, 10.0, 650_000.0),
+        ("int16", KINDS.INT16, "big", -7, -100.0, 700.0),  # a CT the wrong way round, turned in the settings
+        ("uint32", KINDS.UINT32, "little", 70_000, 1.0, 70_000.0),
+    ],
+)
+@pytest.mark.parametrize("table", ["holding", "input"])
+async def test_register_types_word_orders_and_scales(
+    kind: str, datatype: Any, order: Any, raw: float, scale_w: float, watts: float, table: str
+) -> None:
+    registers = AsyncModbusTcpClient.convert_to_registers(raw, datatype, word_order=order)
+    block = [SimData(40, values=registers, datatype=DataType.REGISTERS)]
+    server = ModbusTcpServer(SimDevice(9, block), address=("127.0.0.1", 0))
+    await server.serve_forever(background=True)
+    settings = MeterSettings.model_validate(
+        {
+            "host": "127.0.0.1",
+            "port": server.transport.sockets[0].getsockname()[1],  # type: ignore[union-attr]
+            "device_id": 9,
+            "table": table,
+            "power_address": 40,
+            "power_type": kind,
+            "word_order": order,
+            "power_scale_w": scale_w,
+            "beat_s": 0.1,
+        }
+    )
+    meter = ModbusMeter(settings)
+    task = asyncio.create_task(meter.run())
+    try:
+        await until(lambda: meter.newest() is not None)
+        sample = meter.newest()
+        assert sample is not None and sample.power_w == pytest.approx(watts)
+        assert sample.import_energy_j is None
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await server.shutdown()
+
+
+async def test_a_float_that_is_not_finite_is_refused() -> None:
+    registers = AsyncModbusTcpClient.convert_to_registers(float("nan"), KINDS.FLOAT32)
+    server = ModbusTcpServer(
+        SimDevice(1, [SimData(0, values=registers, datatype=DataType.REGISTERS)]), address=("127.0.0.1", 0)
+    )
+    await server.serve_forever(background=True)
+    port = server.transport.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+    meter = ModbusMeter(MeterSettings(host="127.0.0.1", port=port, power_address=0, power_type="float32", beat_s=0.1))
+    task = asyncio.create_task(meter.run())
+    await until(lambda: meter.errors["bad_value"] > 0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await server.shutdown()
     assert meter.newest() is None

@@ -19,6 +19,7 @@ from gridpivot.clock import SystemClock
 from gridpivot.columns import DeviceTable
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 from sim.miners.fleet import WireMiners
+from sim.miners.luxos import SimLuxOs
 from sim.miners.wire import WireFault
 
 pytestmark = pytest.mark.unit
@@ -88,7 +89,7 @@ async def test_the_governors_column_is_left_alone(until: Until) -> None:
 
 
 async def test_sleep_is_confirmed_only_by_a_poll_that_began_after_the_command(until: Until) -> None:
-    async with WireMiners(10) as fleet, polled(fleet) as site:
+    async with WireMiners(10) as fleet, polled(fleet, slow_beat_s=600.0) as site:
         await until(lambda: set(site.states()) == {DeviceState.HASHING})
         commanded_s = site.command(list(range(10)), Mode.SLEEP)
         await until(lambda: site.ended(*range(10)))
@@ -194,6 +195,27 @@ async def test_newest_order_wins(until: Until) -> None:
         site.command(rows, Mode.LOW)
         await until(lambda: site.ended(*rows))
         await until(lambda: all(miner.machine.mode is Mode.LOW for miner in fleet.miners))
+
+
+async def test_newer_order_does_not_wait_out_the_back_off_of_the_older(until: Until) -> None:
+    async with WireMiners(1, {"s21-luxos": 1}) as fleet, polled(fleet, command_backoff_s=60.0) as site:
+        miner = fleet.miners[0]
+        assert isinstance(miner, SimLuxOs)
+        miner.open_foreign_session()
+        site.command([0], Mode.LOW)
+        await until(lambda: site.poller.last_command(0).attempts == 1)  # type: ignore[union-attr]
+        miner.close_foreign_session()
+        site.command([0], Mode.SLEEP)
+        await until(lambda: miner.machine.mode is Mode.SLEEP, deadline_s=5.0)
+
+
+async def test_sheds_overtake_wake_ups_that_wait(until: Until) -> None:
+    async with WireMiners(12, {"s21-luxos": 1}) as fleet, polled(fleet, command_concurrency=1) as site:
+        site.command(list(range(6)), Mode.LOW)
+        site.command(list(range(6, 12)), Mode.SLEEP)
+        await until(lambda: site.ended(*range(12)))
+        ends = [site.poller.last_command(row).ended_s for row in range(12)]  # type: ignore[union-attr]
+        assert sorted(ends[1:6])[0] > max(ends[6:])  # type: ignore[type-var, operator]
 
 
 async def test_a_defect_in_a_parser_blinds_one_device_not_the_site(until: Until) -> None:
