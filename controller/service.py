@@ -136,6 +136,7 @@ class ControllerService:
             settings.link.fresh_s,
             dispatch.fleet_floor_eh_s * 1e18,
             dispatch.speed,
+            records_committed=lambda: store.lanes.records_committed,
         )
         await operations.restore()
         epoch = await store.ledger.next_epoch()
