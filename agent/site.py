@@ -161,7 +161,9 @@ class SiteAgent:
         if self.state.first_tick_s is None:
             return False
         waited = now.monotonic_s - self.state.first_tick_s >= self.policy.meter_wait_s
-        return waited or not self.table.device_count or bool((~np.isnan(self.polled_at_s)).mean() > 0.5)
+        if waited or not self.table.device_count:
+            return True
+        return self.state.trusted_w is not None and bool((~np.isnan(self.polled_at_s)).mean() > 0.5)
 
     def tick(self, now: Instant) -> Actions:
         """One turn: read, decide, command."""

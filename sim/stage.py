@@ -24,7 +24,7 @@ from gridpivot.link.credentials import client_credentials
 from gridpivot.v1 import operator_pb2 as op
 from gridpivot.v1 import operator_pb2_grpc
 from sim import staging
-from sim.aftermath import Use, agent_counters, count_lost, use_of
+from sim.aftermath import Use, agent_counters, count_lost, spool_figures, use_of
 from sim.children import Child, Line, wait_for_log
 from sim.fleet import REGIONS, SiteSpec, classes, inventory_of, site_specs
 from sim.scenario import SCENARIOS, Scenario
@@ -60,7 +60,7 @@ class Stage:
 
     def __init__(self, directory: Path, wishes: Wishes, *, quiet: bool) -> None:
         self._directory, self._wishes, self._quiet = directory, wishes, quiet
-        self._specs = site_specs(wishes.sites, wishes.devices, wishes.seed)
+        self._specs = site_specs(wishes.sites, wishes.devices, wishes.seed, wishes.wire_miners)
         self._wire = wishes.wire_miners > 0
         self._virtual = self._specs[1:] if self._wire else self._specs
         self._story_s = wishes.duration_s or STORY_S
@@ -350,6 +350,10 @@ class Stage:
         answer = await self._list_sites()
         await asyncio.gather(*(child.stop() for child in self._children()))
         findings = [site for line in self._summaries.values() for site in line["sites"]]
+        if self._agent is not None:
+            spool = self._directory / "sites" / self._specs[0].name / "state" / "spool.sqlite"
+            wire = next(f for f in findings if f["site"] == self._specs[0].name)
+            wire.update(await asyncio.to_thread(spool_figures, spool))
         lost = await asyncio.to_thread(count_lost, self._directory / "controller" / "controller.db", findings)
         measured = Measured(
             sites=self._wishes.sites,
