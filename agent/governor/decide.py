@@ -114,7 +114,7 @@ def _act(tick: _Tick, sensed: Sensed, standing: Standing, now: Estimate, orders:
     pressing = any(w.rise_w > w.slack_w for w in open_wishes)
     room_w = target_w + allow_w - now.worst_w
     if rise_w and room_w > 0.0:
-        for command in raise_limits(state, open_wishes, room_w, now.shed_credit_w > 0.002 * policy.ceiling_w):
+        for command in raise_limits(state, open_wishes, room_w, now.soon_credit_w > 0.002 * policy.ceiling_w):
             given_w = command.limit_w - limits[command.pool]
             tick.limit(command, limits[command.pool])
             room_w -= given_w
@@ -123,7 +123,7 @@ def _act(tick: _Tick, sensed: Sensed, standing: Standing, now: Estimate, orders:
     need_w = over_w - now.shed_credit_w
     if rise_w > 0.0 and pressing:
         # For room the cautious sum counts: too little would cost AI a second round through the meter's delay.
-        need_w = max(need_w, rise_w - room_w - now.shed_credit_w)
+        need_w = max(need_w, rise_w - room_w - now.soon_credit_w)
     short_w = 0.0
     if need_w > 0.0005 * policy.ceiling_w:
         short_w = _shed(tick, sensed, standing, limits, need_w, breach=over_w > 0.0)

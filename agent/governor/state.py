@@ -155,6 +155,7 @@ class ClassTables:
         self.efficiency = np.array([c.efficiency_j_per_th for c in classes], dtype=np.float64)
         self.of_row = inventory.class_index.astype(np.int64)
         self.row_shed_s = self.shed_s[self.of_row] if len(classes) else np.zeros(0)
+        self.fastest_s = float(self.shed_s.min()) if len(classes) else 0.0
         self.shed_steps: tuple[ShedStep, ...] = ()
         self.set_value(None)
 
