@@ -89,7 +89,8 @@ def estimate(
         state.trusted_w, state.trusted_ai_w = base_w, ai_w
         state.raised_since_w = state.shed_since_w = 0.0
         credit_w += shed_tail_w
-        soon_w += shed_tail_w
+        # Sheds for other ends are on the meter soon enough; counting them longer would leave AI short.
+        soon_w += tail_w(state.ai_tails, now_s)
         _learn(state, base_w, reported_w, ai_w, policy, now_s)
     else:
         base_w = _blind_w(state, mining_w, ai_w, policy)
