@@ -102,7 +102,7 @@ def write_controller_settings(directory: Path, specs: list[SiteSpec], markets: M
         f"lease_s = {LEASE_S}",
         "fresh_s = 45.0",
         "[dispatch]",
-        f"period_s = {max(10.0, 300.0 / markets.speed)}",
+        "period_s = 300.0",
         f"speed = {markets.speed}",
     ]
     if markets.start_unix_s is not None:
