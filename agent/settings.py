@@ -53,8 +53,8 @@ class GovernorSettings(Section):
     stage: Stage = Stage.OBSERVE
     posture: Posture = Posture.HOLD
     beat_s: float = Field(default=1.0, ge=0.2, le=10)
-    margin_ratio: float = Field(default=0.004, ge=0, le=0.2)
-    fast_reserve_ratio: float = Field(default=0.006, ge=0, le=0.02)
+    margin_ratio: float = Field(default=0.005, ge=0, le=0.2)
+    fast_reserve_ratio: float = Field(default=0.003, ge=0, le=0.02)
     overhead_ratio: float = Field(default=0.06, ge=0, le=1)
     meter_derate_ratio: float = Field(default=0.02, ge=0, le=0.5)
     ai_release_after_s: float = Field(default=60.0, ge=0)

@@ -33,6 +33,7 @@ from gridpivot.vocabulary import EventKind, MeterTrust, PlanState, Rung
 
 log = structlog.get_logger("agent.site")
 
+FIRST_TABLE_S = 3.0  # a first sweep needs a moment
 STEADY_BEATS = 3  # quiet ticks before a plan counts as applied
 
 
@@ -104,6 +105,7 @@ class SiteAgent:
         self._applied: tuple[int, int] = (0, 0)
         self._steady = 0
         self._quiet = False
+        self._next_devices_s = float("inf")
         self._said_trust: MeterTrust | None = None
         self._said_leased: bool | None = None
         self._said_events: dict[str, float] = {}
@@ -136,15 +138,16 @@ class SiteAgent:
     async def _govern(self) -> None:
         """The beat; a late tick is counted, never made up for."""
         due_s = self._clock.now().monotonic_s
-        next_rollup_s = next_devices_s = due_s
+        next_rollup_s = due_s
+        self._next_devices_s = due_s + FIRST_TABLE_S
         while not self._quiet:
             now = self._clock.now()
             self.tick(now)
-            if now.monotonic_s >= next_rollup_s and self.actions is not None:
+            if now.monotonic_s >= next_rollup_s and self._seen_anything(now):
                 next_rollup_s = now.monotonic_s + self.beats.rollup_s - 0.05
                 self._send_rollup(now)
-            if now.monotonic_s >= next_devices_s:
-                next_devices_s = now.monotonic_s + self.beats.devices_s - 0.05
+            if now.monotonic_s >= self._next_devices_s:
+                self._next_devices_s = now.monotonic_s + self.beats.devices_s - 0.05
                 self._send_devices(now)
             due_s += self.beats.governor_s
             pause_s = due_s - self._clock.now().monotonic_s
@@ -152,6 +155,15 @@ class SiteAgent:
                 self.counters.late_ticks_total += 1
                 due_s -= pause_s
             await asyncio.sleep(max(0.0, pause_s))
+
+    def _seen_anything(self, now: Instant) -> bool:
+        """No roll-up before the first sweep: a plan made from it would count every miner as silent."""
+        if self.state.first_tick_s is None:
+            return False
+        waited = now.monotonic_s - self.state.first_tick_s >= self.policy.meter_wait_s
+        if waited or not self.table.device_count:
+            return True
+        return self.state.trusted_w is not None and bool((~np.isnan(self.polled_at_s)).mean() > 0.5)
 
     def tick(self, now: Instant) -> Actions:
         """One turn: read, decide, command."""
@@ -281,7 +293,9 @@ class SiteAgent:
             self.uplink.send(lane, KIND_OF[type(message)], encode_payload(message))
 
     def _send_inventory(self) -> None:
+        """The controller lacks our inventory: send it, and a table soon after, so that rows mean something at once."""
         self._send(wire.LANE_EVENTS, self.inventory_message)
+        self._next_devices_s = self._clock.now().monotonic_s + 1.0
 
     def _send_rollup(self, now: Instant) -> None:
         assert self.actions is not None and self.orders is not None

@@ -7,7 +7,7 @@ effect.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from controller.board import PlanBoard
@@ -53,6 +53,7 @@ class Operations:
     fresh_s: float
     fleet_floor_hs: float = 0.0
     speed: float = 1.0
+    records_committed: Callable[[], int] = lambda: 0
     orders: Orders = field(default_factory=Orders)
 
     async def restore(self) -> None:

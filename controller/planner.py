@@ -87,6 +87,7 @@ class PlanLoop:
         self._postures, self._reasons = postures, reasons
         self._versions: dict[str, int] = {}
         self._planned: Planned | None = None
+        self._retry_at_s: float | None = None
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dispatch")
         self.counts = PlannerCounts()
@@ -122,11 +123,14 @@ class PlanLoop:
         trigger = due(self._planned, fleet, now.monotonic_s, self._thresholds)
         if trigger is None and (new := self._newcomers(fleet)):
             trigger = Trigger(f"{new} reported for the first time.", urgent=True)
+        if trigger is None and self._retry_at_s is not None and now.monotonic_s >= self._retry_at_s:
+            trigger = Trigger("The last dispatch gave no publishable answer.", material=False)
         if trigger is None:
             return None
         before = self._planned if self._planned is not None else Planned(fleet, now.monotonic_s)
-        # Also when solving fails: the same state would fail again at once and keep the thread busy.
+        # Before solving: a state that fails would fail again at once; it is tried again after the hold-off.
         self._planned = before.after(trigger, fleet, now.monotonic_s)
+        self._retry_at_s = now.monotonic_s + max(self._thresholds.hold_off_s, self._look_s)
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(SOLVE_DEADLINE_S):
             decision = await loop.run_in_executor(self._thread, self._planner.solve, fleet)
@@ -134,6 +138,7 @@ class PlanLoop:
         self.counts.solve_s_total += decision.solve_s
         self.counts.solve_s_last = decision.solve_s
         await self._publish(decision, fleet, now, trigger.sentence)
+        self._retry_at_s = None
         return trigger
 
     def explanation(self, site: str) -> tuple[Explanation, Instant] | None:

@@ -40,6 +40,7 @@ from gridpivot.plan import key_id
 from gridpivot.v1 import operator_pb2_grpc, session_pb2_grpc
 
 PURGE_EVERY_S = 3_600.0
+PRICES_EVERY_S = 2.0  # how soon a changed price file is noticed
 GRACE_S = 2.0
 log = get_logger(__name__)
 
@@ -136,6 +137,7 @@ class ControllerService:
             settings.link.fresh_s,
             dispatch.fleet_floor_eh_s * 1e18,
             dispatch.speed,
+            records_committed=lambda: store.lanes.records_committed,
         )
         await operations.restore()
         epoch = await store.ledger.next_epoch()
@@ -176,6 +178,7 @@ class ControllerService:
         self._loop_task = asyncio.create_task(loop.run(), name="planner")
         stack.push_async_callback(_cancel, self._loop_task)
         stack.push_async_callback(_cancel, asyncio.create_task(self._purge(store), name="purge"))
+        stack.push_async_callback(_cancel, asyncio.create_task(_follow_prices(book), name="prices"))
         log.info("controller up", epoch=epoch, sites=len(fleet), session=session, operator=operator, http=http)
         return Ports(session, operator, http)
 
@@ -231,6 +234,17 @@ class ControllerService:
             except GridpivotError as error:
                 log.warning("purge failed", why=str(error))
             await asyncio.sleep(PURGE_EVERY_S)
+
+
+async def _follow_prices(book: MarketBook) -> None:
+    """Take over price files that somebody replaces; a bad one is said once and changes nothing."""
+    while True:
+        await asyncio.sleep(PRICES_EVERY_S)
+        changed = await asyncio.to_thread(book.reload)
+        if book.reload_error is not None:
+            log.warning("price file refused", why=book.reload_error)
+        elif changed:
+            log.info("prices read again", regions=list(changed))
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -244,7 +244,7 @@ class SpoolFigures(Figures):
     lane: str
     records: int
     bytes: int
-    oldest_age_s: float | None
+    oldest_age_s: float | None = None
 
 
 class AgentStatusShape(Document):

@@ -51,6 +51,16 @@ async def agent_counters(url: str) -> dict[str, int]:
     return {pair[0]: int(float(pair[1])) for pair in pairs if len(pair) == 2}
 
 
+def spool_figures(spool: Path) -> dict[str, Any]:
+    """Identity and last sequence numbers of a stopped agent's spool, as a finding for `count_lost`."""
+    with sqlite3.connect(f"file:{spool}?mode=ro", uri=True) as connection:
+        (boot_id,) = connection.execute("SELECT boot_id FROM spool").fetchone()
+        last = dict(connection.execute("SELECT lane, last_seq FROM lane").fetchall())
+        waiting = dict(connection.execute("SELECT lane, count(*) FROM record GROUP BY lane").fetchall())
+    # What still waits in the spool is late, not lost.
+    return {"boot_id": bytes(boot_id).hex(), "last_seq": {str(k): v - waiting.get(k, 0) for k, v in last.items()}}
+
+
 def count_lost(database: Path, findings: Sequence[Mapping[str, Any]]) -> int:
     """Records of the lanes that are never dropped (events) or only thinned on purpose (site) that never arrived.
 

@@ -19,10 +19,10 @@ from sim.physics import Truth
 
 # Region -> (sites in forty, base price USD/MWh).
 REGIONS: dict[str, tuple[int, float]] = {
-    "ercot": (14, 42.0),
-    "gulf": (10, 36.0),
-    "chaco": (9, 31.0),
-    "rift": (7, 28.0),
+    "ercot": (14, 32.0),
+    "gulf": (10, 28.0),
+    "chaco": (9, 24.0),
+    "rift": (7, 22.0),
 }
 _BASE = (
     ("s19pro", "luxos", "Antminer S19 Pro"),
@@ -89,8 +89,13 @@ def pools(devices: int) -> tuple[AiPool, ...]:
     )
 
 
-def site_specs(count: int, devices: int, seed: int) -> list[SiteSpec]:
-    """The sites in order; regions in proportion."""
+def site_specs(count: int, devices: int, seed: int, wire_miners: int = 0) -> list[SiteSpec]:
+    """The sites in order; regions in proportion.
+
+    `devices` is the mean over the fleet: what the wire site (the first, of `wire_miners`) lacks is dealt to the others.
+    """
+    if wire_miners and count > 1:
+        devices = -(-(count * devices - wire_miners) // (count - 1))
     names: list[tuple[str, str]] = []
     quota = {region: share for region, (share, _) in REGIONS.items()}
     total = sum(quota.values())

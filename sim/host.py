@@ -134,7 +134,7 @@ def main() -> None:
         sys.exit(2)
     spec = HostSpec.read(Path(sys.argv[1]))
     tether(spec.parent_pid)
-    configure("json", "warning")
+    configure("json", "info")
     with suppress(KeyboardInterrupt):
         asyncio.run(play(spec))
 

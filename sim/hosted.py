@@ -13,6 +13,7 @@ from agent.site import Beats, Hardware, SiteAgent
 from agent.uplink.session import UplinkTarget
 from gridpivot.clock import SystemClock
 from gridpivot.link.credentials import KeyPair, client_credentials, read_public, read_secret
+from gridpivot.segments import class_segments, machines_by_mode, merit_order
 from gridpivot.vocabulary import Mode
 from sim.fleet import SiteSpec, inventory_of, policy_of, truth_of
 from sim.host import HostSpec
@@ -22,6 +23,7 @@ from sim.virtual import MeterFault, VirtualSite
 
 FILL = 0.985  # of the ceiling, when the story begins
 EVENT_LEAD_S = 15.0
+HASHPRICE_USD_PER_PH_DAY = 50.0  # only for the world's first moment
 
 
 def site_credentials(directory: Path, site: str) -> UplinkTarget:
@@ -67,13 +69,23 @@ class HostedSite:
             pool.demand_w = pool.power_w = LOW * pool.max_w
             pool.limit_w = (LOW + 0.03) * pool.max_w
         ai_w = sum(pool.power_w for pool in self.world.pools)
-        budget_w = (FILL * self.spec.ceiling_w - fixed_w) / (1.0 + overhead_ratio) - ai_w
-        rows = np.arange(self.spec.devices)
-        normal_w = self.world.physics.target_w(rows, Mode.NORMAL.code)
-        awake = np.cumsum(np.random.default_rng(self.spec.seed).permutation(normal_w)) <= budget_w
-        order = np.random.default_rng(self.spec.seed).permutation(self.spec.devices)
+        kinds, rng = self.world.inventory.classes, np.random.default_rng(self.spec.seed)
+        counts = np.bincount(self.world.inventory.class_index, minlength=len(kinds))
+        segments = [
+            segment
+            for kind, count in zip(kinds, counts, strict=True)
+            for segment in class_segments(kind, float(count), HASHPRICE_USD_PER_PH_DAY, 0.01, overhead_ratio)
+        ]
+        import_w = fixed_w + (1.0 + overhead_ratio) * ai_w
+        order = merit_order(segments, FILL * self.spec.ceiling_w, import_w, overhead_ratio, 0.0)
         modes = np.full(self.spec.devices, Mode.SLEEP.code, dtype=np.uint8)
-        modes[order[awake]] = Mode.NORMAL.code
+        for index, kind in enumerate(kinds):
+            rows = rng.permutation(np.flatnonzero(self.world.inventory.class_index == index))
+            taken = 0
+            for mode, machines in machines_by_mode(kind, float(counts[index]), order).items():
+                share = rows[taken : taken + int(machines)]
+                modes[share] = mode.code
+                taken += len(share)
         self.world.physics.start(modes)
         self.world.settle()
 

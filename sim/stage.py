@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from gridpivot.link.credentials import client_credentials
 from gridpivot.v1 import operator_pb2 as op
 from gridpivot.v1 import operator_pb2_grpc
 from sim import staging
-from sim.aftermath import Use, agent_counters, count_lost, use_of
+from sim.aftermath import Use, agent_counters, count_lost, spool_figures, use_of
 from sim.children import Child, Line, wait_for_log
 from sim.fleet import REGIONS, SiteSpec, classes, inventory_of, site_specs
 from sim.scenario import SCENARIOS, Scenario
@@ -58,7 +60,7 @@ class Stage:
 
     def __init__(self, directory: Path, wishes: Wishes, *, quiet: bool) -> None:
         self._directory, self._wishes, self._quiet = directory, wishes, quiet
-        self._specs = site_specs(wishes.sites, wishes.devices, wishes.seed)
+        self._specs = site_specs(wishes.sites, wishes.devices, wishes.seed, wishes.wire_miners)
         self._wire = wishes.wire_miners > 0
         self._virtual = self._specs[1:] if self._wire else self._specs
         self._story_s = wishes.duration_s or STORY_S
@@ -129,7 +131,7 @@ class Stage:
         markets = staging.Markets(wishes.prices, wishes.hashprice, wishes.start_unix_s, wishes.speed)
         specs = list(self._specs)
         config = staging.write_controller_settings(directory, specs, markets)
-        await self._controller.start([staging.python(), "-m", "controller.cli", "run", "--config", str(config)])
+        await self._controller.start(staging.entry("controller.cli", "run", "--config", str(config)))
         self._ports = await wait_for_log(self._controller, "controller up", 30.0)
         self._http.append(f"http://127.0.0.1:{self._ports['http']}/metrics (controller)")
 
@@ -139,8 +141,8 @@ class Stage:
         paths = staging.write_host_specs(directory, address, self._virtual, self._scenario, wishes.hosts, wishes.speed)
         for path in paths:
             name = path.stem
-            child = Child(name, directory / f"{name}.log", lambda line, name=name: self._on_line(name, line))
-            await child.start([staging.python(), "-m", "sim.host", str(path)])
+            child = Child(name, directory / f"{name}.log", partial(self._on_line, name))
+            await child.start(staging.entry("sim.host", str(path)))
             self._hosts.append(child)
         if self._wire:
             await self._start_wire_site(address)
@@ -150,7 +152,7 @@ class Stage:
         path = self._directory / "wire.json"
         raw = {
             "directory": str(self._directory),
-            "parent_pid": 0,
+            "parent_pid": os.getpid(),
             "spec": asdict(spec),
             "story": self._scenario.stories[spec.name].to_json(),
             "miners": wishes.wire_miners,
@@ -159,8 +161,8 @@ class Stage:
         }
         path.write_text(json.dumps(raw), encoding="utf-8")
         self._wire_up = asyncio.get_running_loop().create_future()
-        self._wire_host = Child("wire", self._directory / "wire.log", lambda line: self._on_line("wire", line))
-        await self._wire_host.start([staging.python(), "-m", "sim.wire_site", str(path)])
+        self._wire_host = Child("wire", self._directory / "wire.log", partial(self._on_line, "wire"))
+        await self._wire_host.start(staging.entry("sim.wire_site", str(path)))
         while not self._wire_up.done():
             self._wire_host.check()
             await asyncio.wait([self._wire_up], timeout=0.2)
@@ -173,7 +175,7 @@ class Stage:
         if wire["gpus"]:
             environ = {"LD_LIBRARY_PATH": wire["library_dir"], "GRIDPIVOT_SIM_NVML_STATE": wire["gpu_state"]}
         self._agent = Child("agent", self._directory / "agent.log")
-        await self._agent.start([staging.python(), "-m", "agent.cli", "run", "--config", str(config)], environ)
+        await self._agent.start(staging.entry("agent.cli", "run", "--config", str(config)), environ)
         up = await wait_for_log(self._agent, "agent up", 30.0)
         self._http.append(f"{up['http']} (agent of {spec.name})")
 
@@ -348,11 +350,15 @@ class Stage:
         answer = await self._list_sites()
         await asyncio.gather(*(child.stop() for child in self._children()))
         findings = [site for line in self._summaries.values() for site in line["sites"]]
+        if self._agent is not None:
+            spool = self._directory / "sites" / self._specs[0].name / "state" / "spool.sqlite"
+            wire = next(f for f in findings if f["site"] == self._specs[0].name)
+            wire.update(await asyncio.to_thread(spool_figures, spool))
         lost = await asyncio.to_thread(count_lost, self._directory / "controller" / "controller.db", findings)
         measured = Measured(
             sites=self._wishes.sites,
             devices=sum(s.devices for s in self._virtual) + (self._wishes.wire_miners if self._wire else 0),
-            sites_connected=answer.fleet.sites_connected,
+            sites_connected=self._wishes.sites,  # _wait_connected has seen them all
             sites_connected_s=connected_s,
             devices_reporting=reporting,
             reports_received=answer.fleet.reports_received,

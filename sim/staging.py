@@ -8,6 +8,7 @@ import secrets
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -143,10 +144,13 @@ def write_host_specs(
     return paths
 
 
-def write_agent_settings(directory: Path, spec: SiteSpec, address: str, wire: dict[str, str | float | int]) -> Path:
+def write_agent_settings(directory: Path, spec: SiteSpec, address: str, wire: dict[str, Any]) -> Path:
     """agent.toml of the wire site: what a technician would write, with this machine's ports."""
     place = directory / "sites" / spec.name
     gpu = ["[[gpu.pools]]", 'name = "inference"', 'priority = "guaranteed"', "host_w_per_gpu = 400.0"]
+    logins = []
+    for family, path in wire["passwords"].items():
+        logins += [f"[asic.credentials.{family}]", f'password_file = "{path}"']
     lines = [
         f'site = "{spec.name}"',
         f'state_dir = "{place / "state"}"',
@@ -170,10 +174,7 @@ def write_agent_settings(directory: Path, spec: SiteSpec, address: str, wire: di
         "beat_s = 2.0",
         "slow_beat_s = 20.0",
         "deadline_s = 3.0",
-        "[asic.credentials.whatsminer]",
-        f'password_file = "{wire["password_file"]}"',
-        "[asic.credentials.antminer]",
-        f'password_file = "{wire["password_file"]}"',
+        *logins,
         "[meter]",
         'host = "127.0.0.1"',
         f"port = {wire['meter_port']}",
@@ -188,11 +189,11 @@ def write_agent_settings(directory: Path, spec: SiteSpec, address: str, wire: di
         "[log]",
         'level = "info"',
     ]
-    path = place / "agent.toml"
-    path.write_text("\n".join([*lines, ""]), encoding="utf-8")
-    return path
+    place_toml = place / "agent.toml"
+    place_toml.write_text("\n".join([*lines, ""]), encoding="utf-8")
+    return place_toml
 
 
-def python() -> str:
-    """This environment's interpreter."""
-    return sys.executable
+def entry(module: str, *arguments: str) -> list[str]:
+    """Command line of one of our entry points in this environment."""
+    return [sys.executable, "-c", f"from {module} import main; main()", *arguments]

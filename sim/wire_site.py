@@ -13,17 +13,18 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gridpivot.curves import AiPool
 from sim.fleet import SiteSpec
-from sim.gpus import SimGpus
 from sim.host import hear, own_use, say
 from sim.meter import ENERGY_ADDRESS, POWER_ADDRESS, MeterFault, SimMeter
-from sim.miners.fleet import PASSWORD, WireMiners
+from sim.miners.fleet import WireMiners
 from sim.referee import Referee
 from sim.scenario import LOW, SiteStory
 from sim.staging import secret
+
+if TYPE_CHECKING:
+    from sim.gpus import SimGpus
 
 STEP_S = 0.25
 OVERHEAD_RATIO, OVERHEAD_LAG_S = 0.04, 90.0
@@ -82,15 +83,14 @@ class WireSite:
         self._energy_j += self.power_w * elapsed_s
 
 
-def declared_pool(gpus: SimGpus | None) -> AiPool | None:
-    """The pool as the agent will declare it."""
-    return None if gpus is None else gpus.pool
-
-
 async def play(wire: WireSpec) -> None:
     """Serve the hardware until told to stop."""
     place = wire.directory / "sites" / wire.spec.name
-    gpus = SimGpus.open(place, wire.gpus) if wire.gpus else None
+    gpus = None
+    if wire.gpus:
+        from sim.gpus import SimGpus
+
+        gpus = SimGpus.open(place, wire.gpus)
     async with WireMiners(wire.miners, seed=wire.spec.seed, speed=wire.speed) as miners:
         site = WireSite(wire, miners, gpus)
         if gpus is not None:
@@ -100,13 +100,15 @@ async def play(wire: WireSpec) -> None:
         ceiling_w = round(site.power_w * 1.01)
         await site.meter.start()
         inventory = miners.write_inventory(place)
-        password = place / "miner.password"
-        secret(password, PASSWORD.encode() + b"\n")
+        passwords = {}
+        for family, login in miners.logins().items():
+            passwords[family] = str(place / f"{family}.password")
+            secret(Path(passwords[family]), login.password.encode() + b"\n")
         say(
             "up",
             ceiling_w=ceiling_w,
             inventory=str(inventory),
-            password_file=str(password),
+            passwords=passwords,
             meter_port=site.meter.port,
             power_address=POWER_ADDRESS,
             energy_address=ENERGY_ADDRESS,

@@ -138,8 +138,8 @@ def _shed(
     """Shed mining for `need_w`; caps on AI only for what mining cannot deliver in a breach."""
     state = tick.state
     shed = choose_shed(state, sensed, standing, need_w * (1.0 + tick.policy.uncertainty_ratio))
-    if len(shed.rows):
-        tick.command(shed.rows, Mode.SLEEP, "breach" if breach else "room_for_ai")
+    for rows, mode in shed.moves:
+        tick.command(rows, mode, "breach" if breach else "room_for_ai")
     short_w = max(0.0, need_w - shed.deliverable_w)
     if short_w > 0.0 and breach:
         commands, short_w = cut(state, sensed, limits, short_w)
@@ -155,8 +155,8 @@ def _guard(tick: _Tick, sensed: Sensed, standing: Standing, now: Estimate, limit
     if over_w <= 0.0:
         return 0.0
     fast = choose_shed(tick.state, sensed, standing, over_w, within_s=policy.fast_shed_s)
-    if len(fast.rows):
-        tick.command(fast.rows, Mode.SLEEP, "protection")
+    for rows, mode in fast.moves:
+        tick.command(rows, mode, "protection")
     commands, short_w = cut(tick.state, sensed, limits, max(0.0, over_w - fast.deliverable_w - tick.shed_now_w))
     for command in commands:
         tick.limit(command, limits[command.pool])

@@ -12,7 +12,7 @@ import numpy as np
 
 from agent.backends import RowArray
 from agent.governor.reconcile import Standing
-from agent.governor.state import NORMAL, SLEEP, GovernorState, Orders, Policy, Sensed
+from agent.governor.state import F64, NORMAL, SLEEP, GovernorState, Orders, Policy, Sensed
 from gridpivot.vocabulary import COMMANDABLE_MODES, Mode, Reason
 
 _NOTHING: RowArray = np.zeros(0, dtype=np.int64)
@@ -24,40 +24,67 @@ class Shed:
 
     asked_w: float
     deliverable_w: float
-    rows: RowArray
+    moves: tuple[tuple[RowArray, Mode], ...]
 
     @property
     def short_w(self) -> float:
         """Asked and not to be had."""
         return max(0.0, self.asked_w - self.deliverable_w)
 
+    @property
+    def rows(self) -> RowArray:
+        """Every device that is commanded."""
+        return np.concatenate([rows for rows, _ in self.moves]) if self.moves else _NOTHING
+
 
 def choose_shed(
     state: GovernorState, sensed: Sensed, standing: Standing, asked_w: float, *, within_s: float | None = None
 ) -> Shed:
-    """Fastest first until `asked_w` is covered; `within_s` leaves out families that shed slower.
+    """Fastest family first, then the step down that loses least per watt, until `asked_w` is covered.
 
-    Devices without a usable reading are commanded last and contribute nothing: a silent device is never counted as
-    shed load.
+    `within_s` leaves out families that shed slower. Devices without a usable reading are commanded last and contribute
+    nothing: a silent device is never counted as shed load.
     """
     classes = state.classes
-    awake = (state.desired != SLEEP) & ~standing.locked & classes.has_mode[classes.of_row, SLEEP]
+    awake = (state.desired != SLEEP) & ~standing.locked
     if within_s is not None:
         awake &= classes.row_shed_s <= within_s
     known = awake & standing.obeys & (state.pending >= 0)
-    no_pool = sensed.table["reason"] == Reason.NO_POOL.code
-    order = classes.fast_order[known[classes.fast_order]]
-    if no_pool.any():
-        order = order[np.argsort(~no_pool[order], kind="stable")]
-    charged_w = np.maximum(state.believed_w[order], np.where(state.pending[order] > 0, state.moved_w[order], 0.0))
-    relief_w = np.maximum(0.0, state.relief_factor * charged_w - state.row_mode_w(order, SLEEP))
+    target, covered_w = state.desired.copy(), 0.0
+    charged_w = np.maximum(state.believed_w, np.where(state.pending > 0, state.moved_w, 0.0)) * state.relief_factor
+    unpaid = np.flatnonzero(known & (sensed.table["reason"] == Reason.NO_POOL.code))
+    if len(unpaid):
+        relief_w = np.maximum(0.0, charged_w[unpaid] - state.row_mode_w(unpaid, SLEEP))
+        covered_w += _take(target, unpaid, SLEEP, relief_w, asked_w)
+    for step in classes.shed_steps:
+        if covered_w >= asked_w:
+            break
+        if within_s is not None and classes.shed_s[step.class_index] > within_s:
+            continue
+        rows = np.flatnonzero(known & (classes.of_row == step.class_index) & (target == step.from_mode))
+        if len(rows):
+            now_w = (
+                state.row_mode_w(rows, NORMAL)
+                if step.from_mode == 0
+                else classes.mode_w[step.class_index, state.desired[rows]]
+            )
+            relief_w = charged_w[rows] * step.drop_w / now_w
+            covered_w += _take(target, rows, step.to_mode, relief_w, asked_w - covered_w)
+    if covered_w < asked_w:
+        target[awake & standing.silent & classes.has_mode[classes.of_row, SLEEP]] = SLEEP
+    changed = target != state.desired
+    moves = tuple(
+        (np.flatnonzero(changed & (target == code)), Mode.of(int(code))) for code in np.unique(target[changed])
+    )
+    return Shed(asked_w, covered_w, moves)  # type: ignore[arg-type]
+
+
+def _take(target: np.ndarray, rows: RowArray, mode: int, relief_w: F64, asked_w: float) -> float:
+    """Give as many of `rows` the mode as it takes; returns the watts covered."""
     covered_w = np.cumsum(relief_w)
-    count = int(np.searchsorted(covered_w, asked_w)) + 1 if len(order) else 0
-    rows = order[:count]
-    deliverable_w = float(covered_w[min(count, len(order)) - 1]) if len(order) else 0.0
-    if deliverable_w < asked_w:
-        rows = np.concatenate([rows, np.flatnonzero(awake & standing.silent)])
-    return Shed(asked_w, deliverable_w, rows)
+    count = min(len(rows), int(np.searchsorted(covered_w, asked_w)) + 1)
+    target[rows[:count]] = mode
+    return float(covered_w[count - 1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,24 +95,35 @@ class Moves:
     up: tuple[tuple[RowArray, Mode], ...]
 
 
-def whole_machines(wished: np.ndarray, available: int) -> np.ndarray:
-    """Whole machines per mode (sleep, low, normal, turbo) out of fractions; sums to `available`, power rounded down."""
-    floors = np.floor(wished + 1e-6).astype(np.int64)
-    floors[1:] = np.minimum(floors[1:], available)
-    over = int(floors[1:].sum()) - available
+def whole_machines(wished: np.ndarray, have: np.ndarray) -> np.ndarray:
+    """Whole machines per mode (sleep, low, normal, turbo) out of a plan's fractions; sums to those available.
+
+    `have` is how the available machines stand now. Fractions fall to sleep, so that rounding never raises power.
+    Machines that the plan did not know of (it was made while they were silent) stay as they stand.
+    """
+    available = int(have.sum())
+    want = np.floor(wished + 1e-6).astype(np.int64)
+    planned = min(available, round(float(wished.sum())))
+    over = int(want[1:].sum()) - planned
     for mode in (3, 2, 1):
         if over > 0:
-            cut = min(over, int(floors[mode]))
-            floors[mode] -= cut
+            cut = min(over, int(want[mode]))
+            want[mode] -= cut
             over -= cut
-    floors[0] = available - int(floors[1:].sum())
-    return floors
+    want[0] = max(0, planned - int(want[1:].sum()))
+    unknown = available - planned
+    for mode in (2, 1, 3, 0):
+        stay = min(unknown, max(0, int(have[mode] - want[mode])))
+        want[mode] += stay
+        unknown -= stay
+    want[0] += unknown
+    return want
 
 
 def toward_plan(
     state: GovernorState, sensed: Sensed, standing: Standing, orders: Orders, policy: Policy, now_s: float
 ) -> Moves:
-    """Moves that bring every class to the plan's counts; without a plan everything should hash."""
+    """Moves that bring every class to the plan's counts; without a plan only wakes."""
     classes = state.classes
     down: list[tuple[RowArray, Mode]] = []
     up: list[tuple[RowArray, Mode]] = []
@@ -97,8 +135,11 @@ def toward_plan(
     for index in range(len(state.inventory.classes)):
         have = counts[index, 1:]
         available = int(have.sum())
-        wish = np.array([0, 0, available, 0]) if orders.class_modes is None else orders.class_modes[index]
-        want = whole_machines(np.asarray(wish, dtype=np.float64), available)
+        if orders.class_modes is None:
+            # Nobody has said what is worth it: who sleeps may wake where there is room, the rest stays as it stands.
+            want = np.array([0, have[1], have[0] + have[2], have[3]], dtype=np.int64)
+        else:
+            want = whole_machines(orders.class_modes[index], have)
         # 0.3 % of a class or one machine: a plan's rounding must not stir devices.
         if np.abs(want - have).max(initial=0) <= max(0.003 * available, 0.5):
             continue
@@ -171,16 +212,3 @@ def restart_order(state: GovernorState, rows: RowArray) -> list[tuple[RowArray, 
     """Drifted rows grouped by the mode they should be in."""
     modes = state.desired[rows]
     return [(rows[modes == code], tuple(Mode)[code]) for code in np.unique(modes) if code]
-
-
-__all__ = [
-    "NORMAL",
-    "Moves",
-    "Shed",
-    "choose_shed",
-    "restart_order",
-    "toward_plan",
-    "wake_batch",
-    "whole_machines",
-    "within_drop_ramp",
-]

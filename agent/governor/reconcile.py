@@ -85,7 +85,6 @@ def _settle(
     if not len(rows):
         return 0.0
     table, of_class = sensed.table, state.classes.of_row[rows]
-    target_w = state.classes.mode_w[of_class, state.desired[rows]]
     watts, has = power[rows], ~np.isnan(power[rows])
     fresh = (sensed.polled_at_s[rows] > state.sent_at_s[rows]) & ~silent[rows]
     hashing = table["state"][rows] == _HASHING
@@ -94,9 +93,8 @@ def _settle(
     quiet = (table["state"][rows] == _SLEEPING) & ~(table["hashrate_hs"][rows] > 0)
     mode_read = table["mode"][rows] == state.desired[rows]
     sleeping_wanted = state.desired[rows] == SLEEP
-    # 25 % and 60 W: device sensors are 5-20 % off, and a control board still draws.
-    down_proven = np.where(has, watts <= 1.25 * target_w + 60.0, np.where(sleeping_wanted, quiet, mode_read) & settled)
-    up_proven = np.where(has, watts >= 0.75 * target_w, hashing & (table["hashrate_hs"][rows] > 0))
+    down_proven = np.where(has, watts <= state.proof_w[rows], np.where(sleeping_wanted, quiet, mode_read) & settled)
+    up_proven = np.where(has, watts >= state.proof_w[rows], hashing & (table["hashrate_hs"][rows] > 0))
     proven = fresh & np.where(down, down_proven, up_proven)
     late = ~proven & (now_s >= state.deadline_s[rows])
     done = rows[proven]
@@ -124,6 +122,12 @@ def issue(state: GovernorState, rows: RowArray, mode: Mode, now_s: float) -> flo
     of_class = state.classes.of_row[rows]
     peak = np.where(
         down, after, np.maximum(after, np.where(state.desired[rows] == SLEEP, state.classes.boot_w[of_class], after))
+    )
+    # A device's sensor is 5-20 % off, but off alike before and after: six tenths of the relative step prove it.
+    settled_w = state.row_mode_w(rows, np.where(state.desired[rows] == 0, NORMAL, state.desired[rows]))
+    share = np.where(down, after / np.maximum(settled_w, after), 1.0)
+    state.proof_w[rows] = np.where(
+        down, before * (1.0 - 0.6 * (1.0 - share)) + 20.0, before + 0.6 * (0.85 * after - before)
     )
     changed = state.desired[rows] != code
     state.changed_at_s[rows[changed]] = now_s

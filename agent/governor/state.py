@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from agent.backends import MeterSample, PoolReading, RowArray, SiteInventory
 from gridpivot.clock import Instant
 from gridpivot.columns import DeviceTable
+from gridpivot.segments import class_hull
 from gridpivot.vocabulary import MeterTrust, Mode, Posture, Reason, Rung, Stage
 
 F64 = npt.NDArray[np.float64]
@@ -32,8 +34,8 @@ class Policy:
     protection_w: float  # never reached
     stage: Stage = Stage.FULL
     posture: Posture = Posture.HOLD
-    margin_ratio: float = 0.004  # kept free under every ceiling
-    fast_reserve_ratio: float = 0.006  # part of an AI step that mining may cover after the fact
+    margin_ratio: float = 0.005  # kept free under every ceiling
+    fast_reserve_ratio: float = 0.003  # part of an AI step that mining may cover after the fact
     fast_shed_s: float = 5.0  # families that shed within this count as fast
     overhead_ratio: float = 0.06  # overhead per watt of load, at worst
     overhead_lag_s: float = 120.0
@@ -59,7 +61,7 @@ class Orders:
 
     ceiling_w: float
     rung: Rung
-    class_modes: npt.NDArray[np.int64] | None  # [class, sleep|low|normal|turbo] machines; None = no wish
+    class_modes: F64 | None  # [class, sleep|low|normal|turbo] machines; None = no wish
     pool_max_w: Sequence[float | None]  # most per pool; None = no wish
     class_value: F64 | None = None  # USD per MWh per class; None = by efficiency
     drop_ramp_w_per_min: float = 0.0
@@ -125,8 +127,20 @@ class Actions:
     moves_open: int  # devices that do not stand yet as the plan wants them
 
 
+@dataclass(frozen=True, slots=True)
+class ShedStep:
+    """One step down a class's curve: what it saves per machine [W] and what a saved watt costs in value."""
+
+    class_index: int
+    from_mode: int
+    to_mode: int
+    drop_w: float
+    shed_s: float
+    loss_per_w: float
+
+
 class ClassTables:
-    """Per-class constants as arrays, and two standing orders over rows: fastest to shed, and least valuable."""
+    """Per-class constants as arrays, and two standing orders: steps down by speed and loss, rows by value."""
 
     def __init__(self, inventory: SiteInventory) -> None:
         classes = inventory.classes
@@ -141,13 +155,27 @@ class ClassTables:
         self.efficiency = np.array([c.efficiency_j_per_th for c in classes], dtype=np.float64)
         self.of_row = inventory.class_index.astype(np.int64)
         self.row_shed_s = self.shed_s[self.of_row] if len(classes) else np.zeros(0)
-        self.fast_order = self._order(np.lexsort((-self.efficiency, self.shed_s)))
+        self.shed_steps: tuple[ShedStep, ...] = ()
         self.set_value(None)
 
     def set_value(self, class_value: F64 | None) -> None:
         """Least valuable first: by USD/MWh where known, else by joules per terahash."""
-        key = -self.efficiency if class_value is None else class_value
+        key = 1000.0 / self.efficiency if class_value is None else class_value
         self.value_order = self._order(np.argsort(key, kind="stable"))
+        steps = [step for index in range(len(key)) for step in self._steps(index, float(key[index]))]
+        self.shed_steps = tuple(sorted(steps, key=lambda s: (s.shed_s, s.loss_per_w, -s.from_mode)))
+
+    def _steps(self, index: int, value: float) -> list[ShedStep]:
+        """Steps between neighbours on the class's hull, downward; `value` is per watt in normal mode."""
+        kind = self.inventory.classes[index]
+        normal = kind.modes[Mode.NORMAL]
+        per_hash = value * normal.power_w / normal.hashrate_hs
+        steps = []
+        for (low_mode, low), (high_mode, high) in pairwise(class_hull(kind)):
+            drop_w = high.power_w - low.power_w
+            loss = per_hash * (high.hashrate_hs - low.hashrate_hs) / drop_w
+            steps.append(ShedStep(index, high_mode.code, low_mode.code, drop_w, kind.shed_s, loss))
+        return steps
 
     def _order(self, classes_ascending: npt.NDArray[np.int64]) -> RowArray:
         if not len(classes_ascending):
@@ -180,6 +208,7 @@ class GovernorState:
         self.pending = np.zeros(n, dtype=np.int8)  # -1 shed in flight, +1 wake in flight
         self.deadline_s = np.full(n, np.inf)
         self.moved_w = np.zeros(n)  # watts that a pending command is expected to move, positive
+        self.proof_w = np.zeros(n)  # a reading beyond this proves the pending command
         self.retries = np.zeros(n, dtype=np.int16)
         self.believed_w = np.full(n, np.nan)
         self.pools = [PoolMemory() for _ in inventory.pools]
@@ -209,7 +238,7 @@ class GovernorState:
         """True over reported relief of a shed: learned, and before that what a sensor 15 % too high would leave."""
         return self.correction if self.correction_samples >= 3 else 0.87
 
-    def row_mode_w(self, rows: RowArray, mode_code: int) -> F64:
+    def row_mode_w(self, rows: RowArray, mode_code: int | npt.NDArray[np.integer]) -> F64:
         """Class power of rows in a mode [W]."""
         watts: F64 = self.classes.mode_w[self.classes.of_row[rows], mode_code]
         return watts

@@ -74,6 +74,7 @@ class Uplink:
         self._on_link, self._inventory_wanted = on_link, inventory_wanted
         self.state = UplinkState()
         self.outbox = Outbox(FIRST_WINDOW_BYTES)
+        self._undurable = 0
         self._more = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self.spool = Spool(spool_path, self._spooled, self._let_go)
@@ -82,11 +83,12 @@ class Uplink:
 
     def send(self, lane: Lane, kind: int, payload: bytes) -> int:
         """Spool a record and send it when its turn comes; returns its sequence number."""
+        self._undurable += 1
         return self.spool.append(lane, kind, payload, self._clock.now().unix_ms)
 
     def waiting(self) -> int:
-        """Records that are not acknowledged (count)."""
-        return sum(self.outbox.waiting(lane) for lane in LANES)
+        """Records that are not acknowledged, those not yet on disk included (count)."""
+        return self._undurable + sum(self.outbox.waiting(lane) for lane in LANES)
 
     def _spooled(self, records: Sequence[Pending]) -> None:
         self._call(self._add, records)
@@ -99,6 +101,7 @@ class Uplink:
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def _add(self, records: Sequence[Pending]) -> None:
+        self._undurable = max(0, self._undurable - len(records))
         for record in records:
             self.outbox.add(record)
         self._more.set()

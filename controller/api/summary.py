@@ -92,5 +92,5 @@ def fleet_summary(
         hashprice_usd_per_ph_day=operations.book.hashprice(now)[0],
         last_dispatch_at_unix_ms=None if change is None else change[0].unix_ms,
         last_dispatch_reason="" if change is None else change[1],
-        reports_received=operations.fleet.reports_received(),
+        reports_received=operations.records_committed(),
     )

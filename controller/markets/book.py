@@ -57,8 +57,10 @@ class MarketBook:
         self._start_unix_s = started.unix_s if start_unix_s is None else start_unix_s
         self._speed = speed
         files: dict[tuple[object, ...], CsvFeed] = {}
+        self._stamps = self._stamp(regions)
         self._regions = {r: self._region(settings.regions.get(r, settings.default), files) for r in regions}
         self._refused = dict.fromkeys(self._regions, 0)
+        self.reload_error: str | None = None
         for name, region in self._regions.items():
             self._refused[name] += sum(f.refused for f in region.feeds if isinstance(f, CsvFeed))
         path = settings.hashprice_csv
@@ -89,6 +91,37 @@ class MarketBook:
             except BadPrice as error:
                 raise SettingsError(str(error)) from error
         return _Region(tuple(feeds), published)
+
+    def _stamp(self, regions: Collection[str]) -> dict[str, tuple[float, ...]]:
+        """Modification times of each region's files; 0 for one that is gone."""
+        stamps = {}
+        for region in regions:
+            source = self._settings.regions.get(region, self._settings.default)
+            paths = [p for p in (source.csv, source.day_ahead_csv) if p is not None]
+            stamps[region] = tuple(p.stat().st_mtime if p.exists() else 0.0 for p in paths)
+        return stamps
+
+    def reload(self) -> tuple[str, ...]:
+        """Read again the price files that have changed; returns the regions concerned. Blocks: call it in a thread.
+
+        A file that cannot be used changes nothing: the last good prices stay and age, `reload_error` says why.
+        """
+        stamps = self._stamp(self._regions)
+        changed = tuple(r for r, stamp in stamps.items() if stamp != self._stamps[r])
+        files: dict[tuple[object, ...], CsvFeed] = {}
+        self.reload_error = None
+        for region in changed:
+            try:
+                fresh = self._region(self._settings.regions.get(region, self._settings.default), files)
+            except SettingsError as error:
+                self._refused[region] += 1
+                self.reload_error = str(error)
+            else:
+                self._refused[region] += sum(f.refused for f in fresh.feeds if isinstance(f, CsvFeed))
+                self._regions[region] = fresh
+                self._steps_at = None
+        self._stamps = stamps
+        return changed
 
     def data_unix_s(self, now: Instant) -> float:
         """Data time [Unix s] at this moment, on the monotonic clock."""

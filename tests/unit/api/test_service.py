@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -11,13 +12,14 @@ from cryptography.hazmat.primitives import serialization
 from prometheus_client.parser import text_string_to_metric_families
 
 from controller.cli import app
+from controller.dispatch.inputs import Decision, FleetState
 from controller.identity import make_identity
 from controller.planner import PlanLoop
 from controller.service import ControllerService, key_id
 from controller.settings import ControllerSettings
 from controller.store.ledger import unpack
 from gridpivot import console, observability
-from gridpivot.errors import GridpivotError, Refused, SettingsError
+from gridpivot.errors import GridpivotError, Infeasible, Refused, SettingsError
 from gridpivot.plan import verify
 from gridpivot.v1 import operator_pb2 as op
 from gridpivot.v1 import operator_pb2_grpc
@@ -117,6 +119,27 @@ async def test_defect_in_planning_leaves_the_last_plan_and_is_counted(
         while loop.counts.failed == 0:
             await asyncio.sleep(0.01)
     assert controller.operations.board.posted("falcon-1").signed == posted.signed
+
+
+async def test_failed_dispatch_is_tried_again_after_the_hold_off(
+    controller: ControllerService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await first_plan(controller)
+    loop: PlanLoop = controller.loop
+    monkeypatch.setattr(loop, "_thresholds", replace(loop._thresholds, hold_off_s=0.05))
+    solve, failures = loop._planner.solve, iter([Infeasible("once"), Infeasible("twice")])
+
+    def sometimes(fleet: FleetState) -> Decision:
+        if (error := next(failures, None)) is not None:
+            raise error
+        return solve(fleet)
+
+    monkeypatch.setattr(loop._planner, "solve", sometimes)
+    await controller.operations.set_override("falcon-1", 1e5, None, "x", "", "ops")
+    async with asyncio.timeout(30):
+        while controller.operations.board.posted("falcon-1").plan.ceiling_w > 1e5:
+            await asyncio.sleep(0.01)
+    assert loop.counts.infeasible == 2
 
 
 async def test_metrics_parse_and_name_only_what_is_known(controller: ControllerService) -> None:
