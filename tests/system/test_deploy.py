@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http
 import json
 import os
 import random
@@ -137,6 +138,8 @@ def get(url: str) -> Any:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return json.loads(answer.read() or b"null")
     except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.SERVICE_UNAVAILABLE:
+            raise  # not ready yet; its body is plain text
         return json.loads(error.read())
 
 
@@ -312,7 +315,8 @@ async def test_every_panel_shows_figures_of_a_real_fleet_and_no_alert_is_pending
         agents = await stack.enter_async_context(sites(tmp_path, ports["session"]))
         served = await stack.enter_async_context(prometheus(tmp_path / "prometheus", ports["http"], agents))
         wanted = dict.fromkeys(ALERTS, ("ok", "inactive"))
-        faulty, states = {"not asked yet": ""}, {}
+        faulty: dict[str, str] = {"not asked yet": ""}
+        states: dict[str, tuple[str, str]] = {}
         deadline_s = time.monotonic() + 45.0
         # The first device report may be older than the first sweep; then MinersFailing waits for the second.
         while (faulty or states != wanted) and time.monotonic() < deadline_s:
