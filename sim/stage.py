@@ -187,6 +187,7 @@ class Stage:
                 self._connected[name] = line["connected"]
             case "summary":
                 self._summaries[name] = line
+                (self._directory / f"summary-{name}.json").write_text(json.dumps(line), encoding="utf-8")
 
     def _open_channel(self) -> grpc.aio.Channel:
         ca_pem = (self._directory / "ca.crt").read_bytes()

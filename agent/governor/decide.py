@@ -36,10 +36,11 @@ class _Tick:
         self.limits: list[PoolCommand] = []
         self.shed_now_w = 0.0
         self.moves_open = 0
+        self.raised_now_w = 0.0  # room that AI has just been given at this tick
 
     def command(self, rows: RowArray, mode: Mode, why: str) -> None:
         before = self.state.believed_w[rows].sum()
-        moved_w = issue(self.state, rows, mode, self.now_s)
+        moved_w = issue(self.state, rows, mode, self.now_s, for_ai=why == "room_for_ai")
         down = self.state.row_mode_w(rows, mode.code).sum() < before
         note_moves(self.state, self.policy, 0.0 if down else moved_w, moved_w if down else 0.0)
         if down:
@@ -97,7 +98,10 @@ def _act(tick: _Tick, sensed: Sensed, standing: Standing, now: Estimate, orders:
     limits = effective_limits(state, sensed, now_s)
     wish_list = wishes(state, sensed, limits, orders, policy)
     for rows, mode in restart_order(state, standing.drifted):
-        if mode is Mode.SLEEP or target_w - now.worst_w > 0.0:
+        if mode is Mode.SLEEP:
+            tick.command(rows, mode, "drift")
+        elif target_w - now.worst_w > _rise_of(state, rows, mode):
+            tick.raised_now_w += _rise_of(state, rows, mode)
             tick.command(rows, mode, "drift")
     trusted, full = now.trust is MeterTrust.TRUSTED, policy.stage is Stage.FULL
     gap_w = max(0.0, now.likely_w - now.base_w)
@@ -112,10 +116,11 @@ def _act(tick: _Tick, sensed: Sensed, standing: Standing, now: Estimate, orders:
     rise_w = sum(w.rise_w for w in open_wishes) if trusted and full else 0.0
     # What only refills the slack over demand may use free room, but sheds nobody.
     pressing = any(w.rise_w > w.slack_w for w in open_wishes)
-    room_w = target_w + allow_w - now.worst_w
+    room_w = target_w + allow_w - now.worst_w - tick.raised_now_w
     if rise_w and room_w > 0.0:
-        for command in raise_limits(state, open_wishes, room_w, now.shed_credit_w > 0.002 * policy.ceiling_w):
+        for command in raise_limits(state, open_wishes, room_w, now.soon_credit_w > 0.002 * policy.ceiling_w):
             given_w = command.limit_w - limits[command.pool]
+            tick.raised_now_w += given_w
             tick.limit(command, limits[command.pool])
             room_w -= given_w
             rise_w -= given_w
@@ -123,13 +128,18 @@ def _act(tick: _Tick, sensed: Sensed, standing: Standing, now: Estimate, orders:
     need_w = over_w - now.shed_credit_w
     if rise_w > 0.0 and pressing:
         # For room the cautious sum counts: too little would cost AI a second round through the meter's delay.
-        need_w = max(need_w, rise_w - room_w - now.shed_credit_w)
+        need_w = max(need_w, rise_w - room_w - now.soon_credit_w)
     short_w = 0.0
     if need_w > 0.0005 * policy.ceiling_w:
         short_w = _shed(tick, sensed, standing, limits, need_w, breach=over_w > 0.0)
     short_w = max(short_w, _guard(tick, sensed, standing, now, limits))
     _economics(tick, sensed, standing, orders, now, open_wishes, target_w, over_w, rise_w)
     return short_w
+
+
+def _rise_of(state: GovernorState, rows: RowArray, mode: Mode) -> float:
+    """What a command would add at most [W]."""
+    return max(0.0, float((state.row_mode_w(rows, mode.code) - state.believed_w[rows]).sum()))
 
 
 def _shed(
@@ -185,7 +195,7 @@ def _economics(
     state.drop_budget_w = drop_w - used_w if orders.drop_ramp_w_per_min else 0.0
     for rows, mode in down:
         tick.command(rows, mode, "plan")
-    unmet_w = max(0.0, rise_w) * (1.0 + policy.overhead_ratio)
+    unmet_w = (max(0.0, rise_w) + tick.raised_now_w) * (1.0 + policy.overhead_ratio)
     room_w = target_w - now.worst_w - unmet_w - 0.003 * policy.ceiling_w
     shedding = now.shed_credit_w + tick.shed_now_w > 0.002 * policy.ceiling_w
     blocked = shedding or over_w > 0.0 or now.trust is not MeterTrust.TRUSTED or policy.stage is not Stage.FULL

@@ -32,6 +32,7 @@ class Estimate:
     likely_w: float
     worst_w: float
     shed_credit_w: float  # commanded or proven, maybe not on the meter yet
+    soon_credit_w: float  # the part of it that will show within seconds
     wake_w: float
     silent: int
 
@@ -76,7 +77,11 @@ def estimate(
     trust = watch.judge(sensed.meter, _envelope(state, reported_w, ai_w, ai_limit_w, policy), now_s)
     age_s = now_s - sensed.meter.read_at_s if sensed.meter is not None else 0.0
     ranges = _draw_range(state, ai_now, policy.meter_dead_s + max(0.0, age_s), now_s)
-    credit_w = float(state.moved_w[state.pending < 0].sum())
+    falling = state.pending < 0
+    credit_w = float(state.moved_w[falling].sum())
+    # A minute-long shed under way must not be what AI waits for while others could make room in seconds.
+    soon = falling & (state.classes.row_shed_s <= max(policy.fast_shed_s, state.classes.fastest_s))
+    soon_w = float(state.moved_w[soon].sum())
     shed_tail_w, wake_tail_w = tail_w(state.shed_tails, now_s), tail_w(state.wake_tails, now_s)
     mining_w = state.correction * reported_w
     if trust is MeterTrust.TRUSTED and sensed.meter is not None:
@@ -84,6 +89,8 @@ def estimate(
         state.trusted_w, state.trusted_ai_w = base_w, ai_w
         state.raised_since_w = state.shed_since_w = 0.0
         credit_w += shed_tail_w
+        # Sheds for other ends are on the meter soon enough; counting them longer would leave AI short.
+        soon_w += tail_w(state.ai_tails, now_s)
         _learn(state, base_w, reported_w, ai_w, policy, now_s)
     else:
         base_w = _blind_w(state, mining_w, ai_w, policy)
@@ -109,6 +116,7 @@ def estimate(
         likely_w=base_w + gap_w + wake_left_w + debt_w,
         worst_w=base_w + gap_worst_w + wake_full_w + wake_tail_w + debt_w + reserve_w,
         shed_credit_w=credit_w,
+        soon_credit_w=soon_w,
         wake_w=wake_full_w,
         silent=int(standing.silent.sum()),
     )

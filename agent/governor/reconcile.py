@@ -103,6 +103,8 @@ def _settle(
     until_s = now_s + policy.meter_dead_s
     if shed_w:
         state.shed_tails.append((until_s, shed_w))
+        ai_w = float(state.moved_w[rows[proven & down & state.for_ai[rows]]].sum())
+        state.ai_tails.append((until_s, ai_w))
         state.shed_since_w += shed_w
     if woke_w:
         state.wake_tails.append((until_s, woke_w))
@@ -114,7 +116,7 @@ def _settle(
     return shed_w + woke_w
 
 
-def issue(state: GovernorState, rows: RowArray, mode: Mode, now_s: float) -> float:
+def issue(state: GovernorState, rows: RowArray, mode: Mode, now_s: float, *, for_ai: bool = False) -> float:
     """Open in-flight entries for a command; returns the watts it should move, positive."""
     code = mode.code
     before, after = state.believed_w[rows], state.row_mode_w(rows, code)
@@ -133,6 +135,7 @@ def issue(state: GovernorState, rows: RowArray, mode: Mode, now_s: float) -> flo
     state.changed_at_s[rows[changed]] = now_s
     state.desired[rows] = code
     state.sent_at_s[rows] = now_s
+    state.for_ai[rows] = for_ai
     state.pending[rows] = np.where(down, -1, 1)
     state.moved_w[rows] = np.abs(np.where(down, before - after, peak - before)) * np.where(
         down, state.relief_factor, 1.0

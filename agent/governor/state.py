@@ -155,6 +155,7 @@ class ClassTables:
         self.efficiency = np.array([c.efficiency_j_per_th for c in classes], dtype=np.float64)
         self.of_row = inventory.class_index.astype(np.int64)
         self.row_shed_s = self.shed_s[self.of_row] if len(classes) else np.zeros(0)
+        self.fastest_s = float(self.shed_s.min()) if len(classes) else 0.0
         self.shed_steps: tuple[ShedStep, ...] = ()
         self.set_value(None)
 
@@ -208,11 +209,13 @@ class GovernorState:
         self.pending = np.zeros(n, dtype=np.int8)  # -1 shed in flight, +1 wake in flight
         self.deadline_s = np.full(n, np.inf)
         self.moved_w = np.zeros(n)  # watts that a pending command is expected to move, positive
+        self.for_ai = np.zeros(n, dtype=bool)  # the last command made room for AI
         self.proof_w = np.zeros(n)  # a reading beyond this proves the pending command
         self.retries = np.zeros(n, dtype=np.int16)
         self.believed_w = np.full(n, np.nan)
         self.pools = [PoolMemory() for _ in inventory.pools]
         self.shed_tails: deque[tuple[float, float]] = deque()  # (until, watts): confirmed, maybe not on the meter yet
+        self.ai_tails: deque[tuple[float, float]] = deque()  # the part of shed_tails that made room for AI
         self.wake_tails: deque[tuple[float, float]] = deque()
         self.overhead_debt_w = 0.0
         self.correction = 1.0  # metered mining over reported mining
