@@ -148,8 +148,8 @@ def test_demo_page_names_every_option_and_every_field_of_the_summary() -> None:
     text = (DOCS / "demo.md").read_text()
     options = {"--" + name.removeprefix("as_").replace("_", "-") for name in demo.__annotations__ if name != "return"}
     assert set(re.findall(r"^\| `(--[a-z-]+)`", text, re.M)) == options
-    nothing = Measured(**dict.fromkeys(Measured.__dataclass_fields__, 0))
-    fields = set(build([], nothing))
+    nothing: dict[str, Any] = dict.fromkeys(Measured.__dataclass_fields__, 0)
+    fields = set(build([], Measured(**nothing)))
     named = set(re.findall(r"^\| `([a-z_0-9]+)`", text, re.M))
     assert named == fields - {"schema_version"}
     for field, bar in BARS.items():
