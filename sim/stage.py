@@ -66,6 +66,7 @@ class Stage:
         self._story_s = wishes.duration_s or STORY_S
         self._scenario: Scenario = SCENARIOS[wishes.scenario](self._specs, self._story_s, wishes.seed)
         self._stop = asyncio.Event()
+        self._summarised = asyncio.Event()
         self._controller = Child("controller", directory / "controller.log")
         self._agent: Child | None = None
         self._hosts: list[Child] = []
@@ -187,6 +188,7 @@ class Stage:
                 self._connected[name] = line["connected"]
             case "summary":
                 self._summaries[name] = line
+                self._summarised.set()
                 (self._directory / f"summary-{name}.json").write_text(json.dumps(line), encoding="utf-8")
 
     def _open_channel(self) -> grpc.aio.Channel:
@@ -388,7 +390,8 @@ class Stage:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(20.0):
                 while len(self._summaries) < expected:
-                    await asyncio.sleep(0.1)
+                    self._summarised.clear()
+                    await self._summarised.wait()
                 return
         silent = [c.name for c in (*self._hosts, self._wire_host) if c is not None and c.name not in self._summaries]
         raise GridpivotError(f"no summary from {', '.join(silent)}; see the logs (--keep DIR keeps them)")

@@ -26,7 +26,9 @@ def mixed_classes() -> tuple[MinerClass, ...]:
     return (
         miner_class("s19", "luxos", "Antminer S19", shed_s=5.0, wake_s=20.0),
         miner_class("m50", "whatsminer", "Whatsminer M50", shed_s=5.0, wake_s=60.0, modes=(Mode.SLEEP, Mode.NORMAL)),
-        miner_class("stock", "antminer", "Antminer S19j Pro", shed_s=60.0, wake_s=90.0, modes=(Mode.SLEEP, Mode.NORMAL)),
+        miner_class(
+            "stock", "antminer", "Antminer S19j Pro", shed_s=60.0, wake_s=90.0, modes=(Mode.SLEEP, Mode.NORMAL)
+        ),
     )
 
 

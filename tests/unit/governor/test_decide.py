@@ -122,7 +122,9 @@ def test_silent_miners_are_never_counted_as_shed(make_rig: type[Rig]) -> None:
     rig.orders = Orders(0.6 * rig.ceiling_w, Rung.CLIPPED_PLAN, None, [None])
     rig.run(40)
     assert float(rig.state.believed_w[silent].sum()) >= charged_w
-    assert not (rig.state.shed_since_w > 0 and (rig.state.pending[silent] == 0).all() and rig.state.confirmed_total == 0)
+    assert not (
+        rig.state.shed_since_w > 0 and (rig.state.pending[silent] == 0).all() and rig.state.confirmed_total == 0
+    )
     confirmed_rows = (rig.state.pending == 0) & (rig.state.desired == Mode.SLEEP.code) & (rig.state.retries == 0)
     assert not (confirmed_rows & rig.world.physics.silent & (rig.state.moved_w > 0)).any()
 
