@@ -36,6 +36,7 @@ class SimGpus:
             host_w_per_gpu=HOST_W_PER_GPU,
         )
         self._host_w = count * HOST_W_PER_GPU
+        self._seen = False  # a site has been running before its story begins: until somebody looks, power settles
 
     @classmethod
     def open(cls, directory: Path, count: int) -> SimGpus | None:
@@ -54,13 +55,16 @@ class SimGpus:
     def set_demand(self, ratio: float) -> None:
         """Work that would draw `ratio` of the pool's highest wall power if no limit held it."""
         self.state.set_load((self._per_gpu_w(ratio) - GPU_IDLE_W) / (GPU_MAX_W - GPU_IDLE_W))
+        self._settle()
 
     def set_limits(self, ratio: float) -> None:
         """Enforced limits that allow `ratio` of the pool's highest wall power."""
         self.state.set_limits(self._per_gpu_w(ratio))
+        self._settle()
 
-    def settle(self) -> None:
-        """Let power be what load and limits say, at once: a site that has been running before the story begins."""
+    def _settle(self) -> None:
+        if self._seen:
+            return
         with self.state.settled() as devices:
             wanted_w = devices["idle_w"] + devices["load"] * (devices["max_w"] - devices["idle_w"])
             allowed_w = devices["limit_mw"] / 1000.0
@@ -68,6 +72,7 @@ class SimGpus:
 
     def wall_power_w(self, now_s: float) -> float:
         """True wall power now: GPUs and the host's baseline [W]. The library keeps the time; `now_s` is not used."""
+        self._seen = True
         return self.state.power_w() + self._host_w
 
     def close(self) -> None:
