@@ -25,6 +25,7 @@ _GLOBAL = (
     NvmlOutcome.VERSION_MISMATCH,
 )
 _MISSING = (NvmlOutcome.NO_FUNCTION, NvmlOutcome.DEPRECATED)
+_TAKEN = (LimitOutcome.OK, LimitOutcome.UNCHANGED, LimitOutcome.CLAMPED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +61,11 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """Every known GPU, in the order of first sight, and the tries made in this scan."""
+    """Every known GPU in the order of first sight, the tries made in this scan, NVML calls by outcome so far."""
 
     readings: tuple[GpuReading, ...]
     attempts: Mapping[str, Attempt]
+    calls: Mapping[str, int]
 
 
 def _watts(milliwatts: int) -> float:
@@ -92,6 +94,13 @@ _FACTS: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
     "name": (("nvmlDeviceGetName",), str),
     "limit_default_w": (("nvmlDeviceGetPowerManagementDefaultLimit",), _watts),
 }
+
+
+def _refused_lately(before: Attempt | None, limit_w: float, now_s: float) -> bool:
+    """Whether the same limit failed a moment ago for a reason that stays; a GPU that was lost is tried at once."""
+    if before is None or before.limit_w != limit_w or before.outcome in (*_TAKEN, LimitOutcome.LOST):
+        return False
+    return now_s - before.at_s < RETRY_REFUSED_S
 
 
 class NvmlReader:
@@ -137,7 +146,7 @@ class NvmlReader:
             raise
         tried = {uuid: a for uuid, a in attempts.items() if a is not None}
         self._attempts.update(tried)
-        return Scan(readings, tried)
+        return Scan(readings, tried, dict(self.counts))
 
     # -- finding ---------------------------------------------------------------------------------------------------
 
@@ -233,8 +242,7 @@ class NvmlReader:
                 # Ours once read back, and not worth a word while it stays so.
                 settled = before is not None and before.limit_w == limit_w and before.outcome in _TAKEN
                 return None if settled else self._judge(handle, limit_w, goal_mw, now_s, LimitOutcome.UNCHANGED)
-            refused = before is not None and before.limit_w == limit_w and before.outcome not in _TAKEN
-            if refused and before is not None and now_s - before.at_s < RETRY_REFUSED_S:
+            if _refused_lately(before, limit_w, now_s):
                 return None
             self._call("nvmlDeviceSetPowerManagementLimit", handle, goal_mw)
             return self._judge(handle, limit_w, goal_mw, now_s, LimitOutcome.OK)
@@ -261,6 +269,3 @@ class NvmlReader:
         else:
             outcome, detail = good, ""
         return Attempt(limit_w, outcome, now_s, detail)
-
-
-_TAKEN = (LimitOutcome.OK, LimitOutcome.UNCHANGED, LimitOutcome.CLAMPED)
