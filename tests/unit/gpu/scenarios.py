@@ -1,6 +1,7 @@
 """What happens over the stand-in NVML, each in a process of its own; prints one JSON object for the test to judge."""
 
 import asyncio
+import itertools
 import json
 import os
 import statistics
@@ -153,7 +154,7 @@ def lag_and_energy() -> dict[str, Any]:
         r = nvml.scan({}, 0.0).readings[0]
         samples.append(((before_s + time.monotonic()) / 2, r.power_w, r.energy_j))
     energy_j = samples[-1][2] - samples[0][2]
-    integral_j = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in zip(samples, samples[1:], strict=False))
+    integral_j = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in itertools.pairwise(samples))
     curve = [(t - began[0], w) for t, w, _ in samples]
     return {"energy_j": energy_j, "integral_j": integral_j, "curve": curve}
 
@@ -262,7 +263,8 @@ async def driver_unloaded_and_back() -> dict[str, Any]:
 def opens() -> dict[str, Any]:
     """What open_pools finds with the environment as it is."""
     began_s = time.monotonic()
-    side = open_pools(GpuSettings.model_validate({"pools": [{"name": "inference", "priority": "guaranteed"}]}))
+    pools = [{"name": "inference", "priority": "guaranteed"}]
+    side = open_pools(GpuSettings.model_validate({"pools": pools, "deadline_s": 1.0}))
     if side.pools is not None:
         side.pools.close()
     return {

@@ -21,18 +21,15 @@ def opens(environ: dict[str, str]) -> dict:
     return json.loads(program([str(SCENARIOS), "opens"], environ))
 
 
-def test_limit_in_whole_watts_below_what_was_asked_and_power_follows(over):
+def test_limit_is_set_at_once_in_whole_watts_below_what_was_asked_and_power_follows(over):
     found = over("pool_follows_limit")
     first, limited, held = found["first"], found["limited"], found["held"]
     assert first["power_w"] == first["demand_w"] == HOST_W + 8 * 387.5
     assert first["limit_w"] == HOST_W + 5600.0 and first["gpus_present"] == 8
     assert limited["limit_w"] == HOST_W + 2000.0  # 250.5 W each becomes 250 W
     assert held["power_w"] == HOST_W + 2000.0
+    assert held["demand_w"] == HOST_W + 5600.0  # held back, it wants its highest limit
     assert found["counters"]["limits"] == {"ok": 8}
-
-
-def test_held_back_pool_wants_its_highest_limit(over):
-    assert over("pool_follows_limit")["held"]["demand_w"] == HOST_W + 5600.0
 
 
 def test_limits_that_a_driver_reload_resets_are_set_again(over):
@@ -73,7 +70,7 @@ def test_hung_driver_at_start_costs_one_deadline(library: Path, state: NvmlState
         state.header["stall_ms"] = 20_000
     found = opens({"LD_LIBRARY_PATH": str(library.parent), STATE_VARIABLE: str(state.path)})
     assert len(found["missing"]) == 1 and "does not answer" in found["missing"][0]
-    assert found["took_s"] < 8.0
+    assert found["took_s"] < 4.0
 
 
 @pytest.mark.parametrize(
