@@ -1,1 +1,1 @@
-"""A stand-in for libnvidia-ml.so.1, its state file and its builder."""
+"""A stand-in libnvidia-ml.so.1: its source, its builder and its state file."""

@@ -1,0 +1,232 @@
+"""GPU pools over NVML: implements `agent.backends.Pools`. Readings flow out of one thread, wanted limits into it.
+
+`read` and `set_limit` never wait. A scan sets what is not as wanted and reads everything; a limit that comes in wakes
+the next scan. While the driver does not answer, power is unknown and the last known limits stay what is charged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from agent.backends import PoolReading
+from agent.gpu.accounting import Members, account, declare, limit_of, shares
+from agent.gpu.bindings import load_bindings
+from agent.gpu.nvml import Attempt, GpuReading, NvmlReader, Scan
+from agent.gpu.outcomes import REMEDY, LimitOutcome, NvmlOutcome, NvmlRefused
+from agent.gpu.worker import Worker
+from agent.settings import GpuPoolSettings, GpuSettings
+from gridpivot.clock import Clock, Instant, SystemClock
+from gridpivot.curves import AiPool
+
+log = structlog.get_logger("agent.gpu")
+CLOSE_WAIT_S = 1.0
+STALE_BEATS = 3.0
+
+
+class NvmlPools:
+    """Pools of this host's GPUs. `run()` must be awaited by the service."""
+
+    def __init__(
+        self, worker: Worker, reader: NvmlReader, members: Sequence[Members], settings: GpuSettings, clock: Clock
+    ) -> None:
+        self.members = tuple(members)
+        self.settings = settings
+        self._worker, self._reader, self._clock = worker, reader, clock
+        self._readings: dict[str, GpuReading] = {}
+        self._read_at_s: float | None = None
+        self._last_limits_w: dict[str, float] = {}
+        self._wanted_w: dict[str, float] = {}
+        self._attempts: dict[str, Attempt] = {}
+        self._pending: asyncio.Future[Scan] | None = None
+        self._pending_at_s = 0.0
+        self._wake = asyncio.Event()
+        self._closed = False
+        self._state = NvmlOutcome.OK
+        self._scans: Counter[str] = Counter()
+        self._limits: Counter[str] = Counter()
+        self._calls: dict[str, int] = {}
+
+    # -- the Pools face --------------------------------------------------------------------------------------------
+
+    def read(self, now: Instant) -> Sequence[PoolReading]:
+        """Newest reading per pool; power and demand are None while NVML does not answer."""
+        stale_s = max(STALE_BEATS * self.settings.beat_s, self.settings.deadline_s)
+        if self._read_at_s is None or now.monotonic_s - self._read_at_s > stale_s or self._state in _BLIND:
+            at_s = now.monotonic_s if self._read_at_s is None else self._read_at_s
+            return [self._blind(m, at_s) for m in self.members]
+        return [account(m, self._readings, self._last_limits_w, self._read_at_s) for m in self.members]
+
+    def _blind(self, members: Members, read_at_s: float) -> PoolReading:
+        """Nothing is known but what was last enforced; before that, the most the pool may draw."""
+        if all(uuid in self._last_limits_w for uuid in members.uuids):
+            limit_w = members.host_w + sum(self._last_limits_w[uuid] for uuid in members.uuids)
+        else:
+            limit_w = members.declared.max_w
+        return PoolReading(None, limit_w, None, 0, read_at_s)
+
+    def set_limit(self, pool: int, limit_w: float, now: Instant) -> None:
+        """Ask for enforced limits that allow at most `limit_w` at the wall, from the next scan on, which begins now."""
+        self._wanted_w |= shares(self.members[pool], limit_w, self._readings, self._last_limits_w)
+        self._wake.set()
+
+    # -- what metrics and tests look at ------------------------------------------------------------------------------
+
+    @property
+    def readings(self) -> list[GpuReading]:
+        """Every GPU as last read, lost ones too."""
+        return list(self._readings.values())
+
+    @property
+    def attempts(self) -> dict[str, Attempt]:
+        """The newest try to set each GPU's limit, by UUID."""
+        return dict(self._attempts)
+
+    @property
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Counts since the start by outcome: scans, NVML calls, limits."""
+        return {"scans": dict(self._scans), "calls": dict(self._calls), "limits": dict(self._limits)}
+
+    # -- scanning ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Scan at the beat, and at once for a new limit, until cancelled."""
+        try:
+            while True:
+                started_s = self._clock.now().monotonic_s
+                self._wake.clear()
+                await self._scan(started_s)
+                left_s = started_s + self.settings.beat_s - self._clock.now().monotonic_s
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, left_s)):
+                        await self._wake.wait()
+        finally:
+            if self._pending is not None:
+                self._pending.cancel()
+            await asyncio.to_thread(self.close)
+
+    async def _scan(self, started_s: float) -> None:
+        """One scan within the deadline. While one hangs in the driver no second is begun: it would only queue up."""
+        if self._pending is None:
+            job = self._worker.submit(self._reader.scan, dict(self._wanted_w), started_s)
+            self._pending, self._pending_at_s = asyncio.wrap_future(job), started_s
+        await asyncio.wait([self._pending], timeout=self.settings.deadline_s)
+        if not self._pending.done():
+            self._note(NvmlOutcome.SLOW, REMEDY[NvmlOutcome.SLOW])
+            return
+        pending, self._pending = self._pending, None
+        try:
+            self.take(pending.result(), self._pending_at_s)
+        except NvmlRefused as error:
+            self._note(error.outcome, str(error))
+        except Exception as error:  # a defect in the bindings must not end the site's agent
+            self._note(NvmlOutcome.FAILED, repr(error))
+
+    def take(self, scan: Scan, started_s: float) -> None:
+        """A finished scan becomes what `read` gives."""
+        self._readings = {r.uuid: r for r in scan.readings}
+        self._read_at_s = started_s
+        self._calls = dict(scan.calls)
+        for reading in scan.readings:
+            if not reading.lost:
+                self._last_limits_w[reading.uuid] = limit_of(reading, self._last_limits_w.get(reading.uuid))
+        for uuid, attempt in scan.attempts.items():
+            self._limits[attempt.outcome] += 1
+            before = self._attempts.get(uuid)
+            if attempt.outcome not in _FINE and (before is None or before.outcome is not attempt.outcome):
+                log.warning("gpu limit", uuid=uuid, outcome=attempt.outcome.value, detail=attempt.detail)
+            self._attempts[uuid] = attempt
+        self._note(NvmlOutcome.OK, "")
+
+    def _note(self, outcome: NvmlOutcome, detail: str) -> None:
+        self._scans[outcome] += 1
+        if outcome is not self._state:
+            (log.info if outcome is NvmlOutcome.OK else log.warning)("gpus", outcome=outcome.value, detail=detail)
+        self._state = outcome
+
+    def close(self) -> None:
+        """Let go of NVML; a thread that hangs in the driver is left behind."""
+        if not self._closed:
+            self._closed = True
+            self._worker.submit(self._reader.close)
+            self._worker.close(CLOSE_WAIT_S)
+
+
+_FINE = (LimitOutcome.OK, LimitOutcome.UNCHANGED)
+# NVML as a whole said no: its last figures are not the present. A slow scan ages into this by itself.
+_BLIND = (
+    NvmlOutcome.NO_DRIVER,
+    NvmlOutcome.NO_LIBRARY,
+    NvmlOutcome.UNINITIALISED,
+    NvmlOutcome.VERSION_MISMATCH,
+    NvmlOutcome.FAILED,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSide:
+    """What was found: pools to govern, how they are declared, and what is missing, a line each."""
+
+    pools: NvmlPools | None
+    declared: tuple[AiPool, ...]
+    missing: list[str]
+
+
+def open_pools(settings: GpuSettings, clock: Clock | None = None) -> GpuSide:
+    """Open NVML and deal the GPUs to the pools of the settings. Never raises for what the machine lacks.
+
+    Blocks for at most the deadline: for start-up, and for `doctor`.
+    """
+    clock = clock or SystemClock()
+    bindings, said = load_bindings()
+    if bindings is None:
+        return GpuSide(None, (), [f"no GPUs: {line}" for line in said])
+    worker, reader = Worker("nvml"), NvmlReader(bindings)
+    started_s = clock.now().monotonic_s
+    try:
+        scan = worker.submit(reader.scan, {}, started_s).result(settings.deadline_s)
+    except TimeoutError:
+        worker.close(0.0)
+        return GpuSide(None, (), [*said, f"no GPUs: {REMEDY[NvmlOutcome.SLOW]}"])
+    except Exception as error:  # NvmlRefused says what to do; anything else must not keep the site from starting
+        worker.close(CLOSE_WAIT_S)
+        return GpuSide(None, (), [*said, f"no GPUs: {error or repr(error)}"])
+    members, lines = deal(settings.pools, scan.readings)
+    if not members:
+        worker.submit(reader.close)
+        worker.close(CLOSE_WAIT_S)
+        return GpuSide(None, (), [*said, *lines])
+    pools = NvmlPools(worker, reader, members, settings, clock)
+    pools.take(scan, started_s)
+    return GpuSide(pools, tuple(m.declared for m in members), [*said, *lines])
+
+
+def deal(wanted: Sequence[GpuPoolSettings], readings: Sequence[GpuReading]) -> tuple[list[Members], list[str]]:
+    """GPUs to pools: by UUID where a pool names them, and what no pool names to the first pool that names none."""
+    found = {r.uuid: r for r in readings if not r.lost}
+    named = {uuid for pool in wanted for uuid in pool.uuids}
+    free = [uuid for uuid in found if uuid not in named]
+    members: list[Members] = []
+    said = [] if found else ["no GPUs: the driver is here, but no GPU answers"]
+    for pool in wanted:
+        uuids = [uuid for uuid in pool.uuids if uuid in found] if pool.uuids else free
+        said += [f"pool {pool.name}: GPU {uuid} does not answer, or is in another pool" for uuid in pool.uuids if uuid not in found]
+        if not pool.uuids:
+            free = []
+        if not uuids:
+            said.append(f"pool {pool.name}: no GPU for it, so there is no such pool")
+            continue
+        mine = [found.pop(uuid) for uuid in uuids if uuid in found]
+        said += [
+            f"pool {pool.name}: GPU {r.uuid} tells no limits; its power is read, not limited"
+            for r in mine
+            if r.limit_max_w is None
+        ]
+        declared = declare(pool.name, pool.priority, mine, pool.host_w_per_gpu)
+        members.append(Members(declared, tuple(r.uuid for r in mine), pool.host_w_per_gpu))
+    return members, said
