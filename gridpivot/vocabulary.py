@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from functools import cache
+from typing import Self
 
 
 class Coded(StrEnum):
@@ -19,7 +20,7 @@ class Coded(StrEnum):
         return _codes(type(self))[self]
 
     @classmethod
-    def of(cls, code: int) -> Coded:
+    def of(cls, code: int) -> Self:
         """Word of a code; raises IndexError for a number that is not in the vocabulary."""
         if code < 0:
             raise IndexError(code)

@@ -69,7 +69,7 @@ async def play(spec: HostSpec) -> None:
         match line.get("op"):
             case "go":
                 for site in sites:
-                    site.go(line["at_s"])
+                    site.go(line["at_s"], line.get("repeat_s"))
             case "ceiling":
                 by_name[line["site"]].order(line["ceiling_w"])
             case "release":

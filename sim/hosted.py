@@ -61,7 +61,9 @@ class HostedSite:
         )
         self.referee = Referee(self.name, self.spec.ceiling_w, self.spec.protection_w, stock_only=self.spec.stock_only)
         self._go_s: float | None = None
+        self._repeat_s: float | None = None
         self._next_step = 0
+        self._steps_told = 0
 
     def _begin(self, overhead_ratio: float, fixed_w: float) -> None:
         """The world before the story: AI low, its limits close above, mining fills the rest of the ceiling."""
@@ -89,9 +91,9 @@ class HostedSite:
         self.world.physics.start(modes)
         self.world.settle()
 
-    def go(self, at_s: float) -> None:
-        """The story begins at this monotonic second."""
-        self._go_s = at_s
+    def go(self, at_s: float, repeat_s: float | None = None) -> None:
+        """The story begins at this monotonic second, and again every `repeat_s`."""
+        self._go_s, self._repeat_s = at_s, repeat_s
 
     def order(self, ceiling_w: float) -> None:
         """The grid lowers the ceiling now."""
@@ -110,10 +112,14 @@ class HostedSite:
             self.referee.see(now_s, power_w, self.world.true_ai_w)
 
     def _advance_story(self, now_s: float, at_s: float) -> None:
+        if self._repeat_s is not None and self._go_s is not None and at_s >= self._repeat_s:
+            self._go_s += self._repeat_s
+            self._next_step, at_s = 0, at_s - self._repeat_s
         steps = self.story.steps
         while self._next_step < len(steps) and steps[self._next_step].at_s <= at_s:
             step = steps[self._next_step]
             self._next_step += 1
+            self._steps_told += 1
             pool, before_w = self.world.pools[step.pool], self.world.true_ai_w
             pool.demand_w = step.demand_ratio * pool.max_w
             self.referee.step(now_s, sum(p.demand_w for p in self.world.pools), before_w)
@@ -137,7 +143,7 @@ class HostedSite:
         state, uplink = self.agent.state, self.agent.uplink
         return {
             **self.referee.findings.to_json(),
-            "ai_steps": self._next_step,
+            "ai_steps": self._steps_told,
             "commands": state.commands_total,
             "commands_confirmed": state.confirmed_total,
             "commands_short": state.short_total,

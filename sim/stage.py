@@ -109,7 +109,7 @@ class Stage:
                 return None
             go_s = time.monotonic() + 0.2
             for child in (*self._hosts, *([self._wire_host] if self._wire_host else [])):
-                child.tell(op="go", at_s=go_s)
+                child.tell(op="go", at_s=go_s, repeat_s=self._story_s if self._wishes.duration_s is None else None)
             story = asyncio.create_task(self._tell_story(go_s))
             try:
                 reporting = await self._watch(go_s)
@@ -232,6 +232,14 @@ class Stage:
 
     async def _tell_story(self, go_s: float) -> None:
         """Calls and spikes at their times; AI steps and faults are told by the hosts themselves."""
+        while True:
+            await self._tell_once(go_s)
+            if self._wishes.duration_s is not None:
+                return
+            go_s += self._story_s
+            await asyncio.sleep(max(0.0, go_s - time.monotonic()))
+
+    async def _tell_once(self, go_s: float) -> None:
         async with asyncio.TaskGroup() as tasks:
             for call in self._scenario.calls:
                 tasks.create_task(self._call(call.sites, call.ratio, call.notice_s, go_s + call.at_s, go_s + call.to_s))

@@ -127,11 +127,13 @@ async def play(wire: WireSpec) -> None:
 async def _run(wire: WireSpec, site: WireSite, referee: Referee) -> None:
     stop = asyncio.Event()
     began: list[float] = []
+    repeat: list[float] = []
 
     def on_line(line: dict[str, Any]) -> None:
         match line.get("op"):
             case "go":
                 began.append(line["at_s"])
+                repeat.extend([line["repeat_s"]] if line.get("repeat_s") else [])
             case "ceiling":
                 referee.order(time.monotonic(), line["ceiling_w"])
             case "release":
@@ -146,10 +148,13 @@ async def _run(wire: WireSpec, site: WireSite, referee: Referee) -> None:
         now_s = time.monotonic()
         if began:
             at_s = now_s - began[0]
+            if repeat and at_s >= repeat[0]:
+                began[0] += repeat[0]
+                at_s, steps = at_s - repeat[0], list(wire.story.steps)
             while steps and steps[0].at_s <= at_s:
                 step = steps.pop(0)
                 done_steps += 1
-                if site.gpus is not None and site.gpus.pool is not None:
+                if site.gpus is not None:
                     before_w = site.ai_w
                     site.gpus.set_demand(step.demand_ratio)
                     referee.step(now_s, step.demand_ratio * site.gpus.pool.max_w, before_w)

@@ -76,7 +76,7 @@ def choose_shed(
     moves = tuple(
         (np.flatnonzero(changed & (target == code)), Mode.of(int(code))) for code in np.unique(target[changed])
     )
-    return Shed(asked_w, covered_w, moves)  # type: ignore[arg-type]
+    return Shed(asked_w, covered_w, moves)
 
 
 def _take(target: np.ndarray, rows: RowArray, mode: int, relief_w: F64, asked_w: float) -> float:
@@ -98,19 +98,21 @@ class Moves:
 def whole_machines(wished: np.ndarray, have: np.ndarray) -> np.ndarray:
     """Whole machines per mode (sleep, low, normal, turbo) out of a plan's fractions; sums to those available.
 
-    `have` is how the available machines stand now. Fractions fall to sleep, so that rounding never raises power.
-    Machines that the plan did not know of (it was made while they were silent) stay as they stand.
+    `have` is how the available machines stand now. Fractions fall to the lowest mode that the plan uses, so that
+    rounding never raises power and puts nobody to sleep for nothing. Machines that the plan did not know of (it was
+    made while they were silent) stay as they stand.
     """
     available = int(have.sum())
     want = np.floor(wished + 1e-6).astype(np.int64)
     planned = min(available, round(float(wished.sum())))
-    over = int(want[1:].sum()) - planned
-    for mode in (3, 2, 1):
+    over = int(want.sum()) - planned
+    for mode in (3, 2, 1, 0):
         if over > 0:
             cut = min(over, int(want[mode]))
             want[mode] -= cut
             over -= cut
-    want[0] = max(0, planned - int(want[1:].sum()))
+    used = np.flatnonzero(wished > 1e-6)
+    want[used[0] if len(used) else 0] += planned - int(want.sum())
     unknown = available - planned
     for mode in (2, 1, 3, 0):
         stay = min(unknown, max(0, int(have[mode] - want[mode])))
