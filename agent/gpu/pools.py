@@ -215,7 +215,11 @@ def deal(wanted: Sequence[GpuPoolSettings], readings: Sequence[GpuReading]) -> t
     said = [] if found else ["no GPUs: the driver is here, but no GPU answers"]
     for pool in wanted:
         uuids = [uuid for uuid in pool.uuids if uuid in found] if pool.uuids else free
-        said += [f"pool {pool.name}: GPU {uuid} does not answer, or is in another pool" for uuid in pool.uuids if uuid not in found]
+        said += [
+            f"pool {pool.name}: GPU {uuid} does not answer, or is in another pool"
+            for uuid in pool.uuids
+            if uuid not in found
+        ]
         if not pool.uuids:
             free = []
         if not uuids:
