@@ -11,7 +11,7 @@ from sim.gpus import SimGpus
 from sim.nvml.state import STATE_VARIABLE, NvmlState
 from tests.unit.gpu.conftest import SCENARIOS, program
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.system
 
 HOST_W = 3200.0
 DECLARED = repr(gpu_pool("inference", AiPriority.GUARANTEED, 8))
@@ -30,6 +30,10 @@ def test_limit_is_set_at_once_in_whole_watts_below_what_was_asked_and_power_foll
     assert held["power_w"] == HOST_W + 2000.0
     assert held["demand_w"] == HOST_W + 5600.0  # held back, it wants its highest limit
     assert found["counters"]["limits"] == {"ok": 8}
+
+
+def test_step_of_ai_work_is_seen_and_served_within_the_time_of_a_shed(over):
+    assert over("ai_step")["took_s"] < 5.0
 
 
 def test_limits_that_a_driver_reload_resets_are_set_again(over):

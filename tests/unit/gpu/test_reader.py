@@ -9,7 +9,7 @@ import pytest
 
 from sim.nvml.state import NvmlState, uuid_of
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.system
 
 FOREIGN = """
 import json, pynvml as n
