@@ -18,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from controller.fleet.state import margin_usd_per_h
 from controller.fleet.tables import SiteLive
 from controller.operations import Operations
 from controller.planner import PlanLoop
@@ -71,6 +72,11 @@ class _Site:
         self.plan_version = gauge("gridpivot_site_plan_version", "Version of the plan in force.", labels=one)
         self.price = gauge("gridpivot_site_price_usd_per_megawatt_hour", "Power price in force.", labels=one)
         self.price_age = gauge("gridpivot_site_price_age_seconds", "Age of that price.", labels=one)
+        self.margin = gauge(
+            "gridpivot_site_margin_usd_per_hour",
+            "AI and mining income less power; absent while a part is unknown.",
+            labels=one,
+        )
         self.spool = gauge("gridpivot_site_spool_records", "Records waiting at the site.", labels=one)
         self.link = gauge("gridpivot_site_link_state", "1 for the state of the link.", labels=("site", "state"))
         self.rung = gauge("gridpivot_site_rung", "1 for the rung a site stands on.", labels=("site", "rung"))
@@ -102,8 +108,13 @@ class FleetCollector(Collector):
         """Everything, at one moment."""
         now = self._operations.clock.now()
         sites = _Site()
+        states = {state.name: state for state in self._operations.see(now).sites}
+        hashprice = self._operations.book.hashprice(now)[0]
         for live in self._operations.fleet:
             self._site(sites, live, now)
+            if live.rollup is not None and live.name in states:
+                margin = margin_usd_per_h(states[live.name], live.rollup, hashprice)
+                _known(sites.margin, [live.name], margin)
         yield from sites.families()
         yield from self._fleet(now)
 
