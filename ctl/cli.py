@@ -196,27 +196,24 @@ def create_event(
         tables.show(f"event {shape.event_id} over {', '.join(shape.sites)} (audit {shape.audit_id})")
 
 
-def _demo() -> Any:
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    help="One controller and forty simulated sites on this machine, with a live view (gridpivot demo --help).",
+)
+def demo(context: typer.Context) -> None:
+    """Hand everything to `sim.demo`, which is imported only here; what it imports later may be missing too."""
     try:
-        from sim.demo import demo
+        from sim.demo import demo as play
+
+        command = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+        command.command()(play)
+        command(args=context.args, prog_name="gridpivot demo")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == "gridpivot":
             raise
         raise Refused(
             f"the demo needs more than the ctl extra ({error.name} is missing): pip install 'gridpivot[sim]'"
         ) from error
-    return demo
-
-
-@app.command(
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    help="One controller and forty simulated sites on this machine, with a live view (gridpivot demo --help).",
-)
-def demo(context: typer.Context) -> None:
-    """Hand everything to `sim.demo`, which is imported only here."""
-    command = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
-    command.command()(_demo())
-    command(args=context.args, prog_name="gridpivot demo")
 
 
 def main() -> NoReturn:
