@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from gridpivot.v1 import telemetry_pb2 as pb
 from gridpivot.vocabulary import COMMANDABLE_MODES, AiPriority, Mode
@@ -62,7 +63,7 @@ class MinerClass:
         return max(max(p.power_w for p in self.modes.values()), 1.08 * self.modes[Mode.NORMAL].power_w)
 
     def power_by_code(self) -> tuple[float, ...]:
-        """Power [W] by Mode code; unknown and missing modes count as the next higher known one."""
+        """Power [W] by Mode code; unknown and missing modes count as normal."""
         normal = self.modes[Mode.NORMAL].power_w
         return tuple(self.modes[m].power_w if m in self.modes else normal for m in Mode if isinstance(m, Mode))
 
@@ -136,8 +137,8 @@ class AiPool:
 
     @classmethod
     def from_proto(cls, wire: pb.AiPool) -> AiPool:
-        """From the wire; raises ValueError for an unknown priority."""
-        return cls(
+        """From the wire; raises ValueError for an unknown priority, or powers and a curve that do not ascend."""
+        pool = cls(
             wire.name,
             AiPriority(wire.priority),
             wire.gpu_count,
@@ -146,6 +147,11 @@ class AiPool:
             wire.max_w,
             tuple((p.power_w, p.throughput_ratio) for p in wire.curve),
         )
+        if not 0.0 <= pool.baseline_w <= pool.min_w <= pool.max_w < float("inf"):
+            raise ValueError(f"pool {pool.name}: baseline, minimum and maximum power do not ascend")
+        if any(not (a[0] < b[0] and a[1] <= b[1]) for a, b in pairwise(pool.curve)):
+            raise ValueError(f"pool {pool.name}: its curve does not ascend")
+        return pool
 
 
 # Throughput kept at a share of full power, between Emerald's fine-tuning and pre-training sweeps
@@ -168,6 +174,8 @@ def gpu_pool(
     min_w = gpu_count * (host_w_per_gpu + gpu_min_w)
     max_w = gpu_count * (host_w_per_gpu + gpu_max_w)
     inside = tuple((max_w * share, ratio) for share, ratio in DEFAULT_THROUGHPUT if min_w < max_w * share)
+    if not inside:  # a board without a range
+        return AiPool(name, priority, gpu_count, baseline_w, min_w, max_w, ((max_w, 1.0),))
     floor = (min_w, inside[0][1] * min_w / inside[0][0])
     return AiPool(name, priority, gpu_count, baseline_w, min_w, max_w, (floor, *inside))
 
