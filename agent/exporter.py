@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 
 from agent.backends import Miners
 from agent.exposition import DeviceSeries
+from agent.gpu.exporter import gpu_metrics
 from agent.host import read_host
 from agent.site import SiteAgent
 from agent.status import LANE_NAMES
@@ -65,6 +66,7 @@ class AgentExporter:
         yield from self._uplink()
         yield from self._counters()
         yield from self._host_series()
+        yield from gpu_metrics(agent.hardware.pools)
 
     def _power(self) -> Iterator[Metric]:
         actions, orders = self._agent.actions, self._agent.orders

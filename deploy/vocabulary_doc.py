@@ -1,4 +1,4 @@
-"""Write docs/vocabulary.md from gridpivot/vocabulary.py; `--check` only says whether it is up to date.
+"""Write docs/vocabulary.md from gridpivot/vocabulary.py and columns.py; `--check` only says whether it is up to date.
 
 The words and their numbers come from the code; a sentence for each word stands here, and a word without one is an
 error, so that nobody adds a word without saying what it means.
@@ -10,7 +10,10 @@ import sys
 from enum import StrEnum
 from pathlib import Path
 
+import numpy as np
+
 from gridpivot import vocabulary as v
+from gridpivot.columns import COLUMNS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "vocabulary.md"
 
@@ -173,9 +176,26 @@ def vocabularies() -> list[type[StrEnum]]:
     return [thing for thing in found if thing not in (StrEnum, v.Coded)]
 
 
+def column_table() -> str:
+    """The device table, from the one declaration of its columns."""
+    lines = [
+        "\n## The device table\n",
+        "One row per device, in the order of the inventory. On the wire a column is little-endian integers of the wire",
+        "type; value = integer x step; the largest integer means missing where a column can be missing.\n",
+        "| number | column | unit | wire | step | missing | meaning |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for c in COLUMNS:
+        wire = np.dtype(c.wire_dtype).name
+        lines.append(
+            f"| {c.number} | `{c.name}` | {c.unit} | {wire} | {c.step:g} | {'yes' if c.missing else 'no'} | {c.doc} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def page() -> str:
     """The whole page."""
-    return HEAD + "".join(section(vocabulary) for vocabulary in vocabularies())
+    return HEAD + "".join(section(vocabulary) for vocabulary in vocabularies()) + column_table()
 
 
 def main() -> int:

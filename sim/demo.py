@@ -29,8 +29,12 @@ def demo(
         typer.Option(help="Such as 90s or 5m, counted from the last site connected; until Ctrl-C if left out."),
     ] = None,
     scenario: Annotated[
-        str, typer.Option(help="tour (steps, spike, event, faults) or quiet (AI steps only).")
-    ] = "tour",
+        str | None,
+        typer.Option(
+            help="tour (steps, spike, event, faults), quiet (AI steps only), day (AI steps in data time); "
+            "tour, or day with --prices."
+        ),
+    ] = None,
     summary: Annotated[Path | None, typer.Option(help="Write the measured figures to this JSON file.")] = None,
     prices: Annotated[Path | None, typer.Option(help="CSV (or .gz): interval_start_utc,price_usd_per_mwh.")] = None,
     hashprice: Annotated[Path | None, typer.Option(help="CSV with date and hashprice_usd_ph_day.")] = None,
@@ -49,6 +53,7 @@ def demo(
     from sim.scenario import SCENARIOS
     from sim.stage import Stage, Wishes
 
+    scenario = scenario or ("tour" if prices is None else "day")
     if scenario not in SCENARIOS:
         raise SettingsError(f"--scenario {scenario}: unknown; one of {', '.join(SCENARIOS)}")
     for option, path in (("--prices", prices), ("--hashprice", hashprice)):

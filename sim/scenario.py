@@ -85,8 +85,10 @@ class Scenario:
 LOW, HIGH = 0.55, 0.95
 
 
-def _ai_steps(rng: random.Random, duration_s: float, avoid: Span | None) -> tuple[AiStep, ...]:
-    """Up and down by turns on the inference pool, about every 20-30 s; training moves once."""
+def _ai_steps(
+    rng: random.Random, duration_s: float, avoid: Span | None, pause_s: tuple[float, float] = (20.0, 30.0)
+) -> tuple[AiStep, ...]:
+    """Up and down by turns on the inference pool, `pause_s` apart (least, most)."""
     steps: list[AiStep] = []
     at_s, high = rng.uniform(4.0, 14.0), False
     while at_s < duration_s - 16.0:
@@ -94,11 +96,11 @@ def _ai_steps(rng: random.Random, duration_s: float, avoid: Span | None) -> tupl
             high = not high
             level = rng.uniform(0.85, HIGH) if high else rng.uniform(0.45, LOW)
             steps.append(AiStep(round(at_s, 2), 0, round(level, 3)))
-        at_s += rng.uniform(20.0, 30.0)
+        at_s += rng.uniform(*pause_s)
     return tuple(steps)
 
 
-def tour(specs: list[SiteSpec], duration_s: float, seed: int) -> Scenario:
+def tour(specs: list[SiteSpec], duration_s: float, seed: int, speed: float) -> Scenario:
     """AI steps everywhere; a price spike, a lowered ceiling, dead meters and lost links, each at several sites."""
     rng = random.Random(seed)
     virtual = [s for s in specs if s.index > 0 and not s.stock_only]
@@ -121,10 +123,17 @@ def tour(specs: list[SiteSpec], duration_s: float, seed: int) -> Scenario:
     return Scenario(stories, tuple(calls), spikes)
 
 
-def quiet(specs: list[SiteSpec], duration_s: float, seed: int) -> Scenario:
+def quiet(specs: list[SiteSpec], duration_s: float, seed: int, speed: float) -> Scenario:
     """AI steps only: the everyday."""
     rng = random.Random(seed)
     return Scenario({s.name: SiteStory(_ai_steps(rng, duration_s, None)) for s in specs}, (), ())
 
 
-SCENARIOS = {"tour": tour, "quiet": quiet}
+def day(specs: list[SiteSpec], duration_s: float, seed: int, speed: float) -> Scenario:
+    """Real prices and nothing made up but AI demand, which moves every 15-45 min of data time, 5 s of ours at least."""
+    rng = random.Random(seed)
+    pause_s = (max(5.0, 900.0 / speed), max(10.0, 2700.0 / speed))
+    return Scenario({s.name: SiteStory(_ai_steps(rng, duration_s, None, pause_s)) for s in specs}, (), ())
+
+
+SCENARIOS = {"tour": tour, "quiet": quiet, "day": day}

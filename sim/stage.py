@@ -33,7 +33,7 @@ from sim.summary import Measured, build
 CONNECT_DEADLINE_S = 90.0
 CALL_DEADLINE_S = 5.0
 LINE_EVERY_S = 5.0
-STORY_S = 90.0  # without a duration the story is told again and again at this length
+STORY_S = 120.0  # without a duration the story is told again and again at this length
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Stage:
         self._wire = wishes.wire_miners > 0
         self._virtual = self._specs[1:] if self._wire else self._specs
         self._story_s = wishes.duration_s or STORY_S
-        self._scenario: Scenario = SCENARIOS[wishes.scenario](self._specs, self._story_s, wishes.seed)
+        self._scenario: Scenario = SCENARIOS[wishes.scenario](self._specs, self._story_s, wishes.seed, wishes.speed)
         self._stop = asyncio.Event()
         self._summarised = asyncio.Event()
         self._controller = Child("controller", directory / "controller.log")
