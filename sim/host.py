@@ -7,54 +7,17 @@ Ends by itself when standard input closes.
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sim.hostspec import HostSpec
+from sim.lines import hear, own_use, say
+
 STEP_S = 0.25
 DRAIN_S = 8.0
-
-
-@dataclass(frozen=True, slots=True)
-class HostSpec:
-    """What a host process is told: where the controller is, where identities lie, which sites it plays."""
-
-    address: str
-    directory: Path
-    parent_pid: int
-    speed: float
-    sites: list[dict[str, Any]] = field(default_factory=list)
-
-    def write(self, path: Path) -> None:
-        """For the child."""
-        raw = {"address": self.address, "directory": str(self.directory), "parent_pid": self.parent_pid}
-        path.write_text(json.dumps({**raw, "speed": self.speed, "sites": self.sites}), encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: Path) -> HostSpec:
-        """From the parent."""
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        return cls(raw["address"], Path(raw["directory"]), raw["parent_pid"], raw["speed"], raw["sites"])
-
-
-def say(kind: str, **figures: Any) -> None:
-    """One line to the parent."""
-    sys.stdout.write(json.dumps({"kind": kind, **figures}) + "\n")
-    sys.stdout.flush()
-
-
-async def hear(on_line: Callable[[dict[str, Any]], None]) -> None:
-    """Lines from the parent until it closes or dies."""
-    reader = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    while line := await reader.readline():
-        with suppress(json.JSONDecodeError):
-            on_line(json.loads(line))
 
 
 async def play(spec: HostSpec) -> None:
@@ -119,15 +82,6 @@ async def _beat(sites: list[Any]) -> None:
     while True:
         say("beat", connected=sum(site.connected() for site in sites))
         await asyncio.sleep(0.5)
-
-
-def own_use() -> dict[str, float]:
-    """Memory and CPU of this process."""
-    import psutil
-
-    process = psutil.Process()
-    times = process.cpu_times()
-    return {"rss_mb": process.memory_info().rss / 2**20, "cpu_s": times.user + times.system}
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from gridpivot.link.credentials import KeyPair, client_credentials, read_public,
 from gridpivot.segments import class_segments, machines_by_mode, merit_order
 from gridpivot.vocabulary import Mode
 from sim.fleet import SiteSpec, inventory_of, policy_of, truth_of
-from sim.host import HostSpec
+from sim.hostspec import HostSpec
 from sim.referee import Referee
 from sim.scenario import LOW, SiteStory
 from sim.virtual import MeterFault, VirtualSite

@@ -28,6 +28,8 @@ from sim.aftermath import Use, agent_counters, count_lost, spool_figures, use_of
 from sim.children import Child, Line, wait_for_log
 from sim.fleet import REGIONS, SiteSpec, classes, inventory_of, site_specs
 from sim.scenario import SCENARIOS, Scenario
+from sim.storyteller import Line as ApiLine
+from sim.storyteller import Storyteller
 from sim.summary import Measured, build
 
 CONNECT_DEADLINE_S = 90.0
@@ -110,7 +112,7 @@ class Stage:
             go_s = time.monotonic() + 0.2
             for child in (*self._hosts, *([self._wire_host] if self._wire_host else [])):
                 child.tell(op="go", at_s=go_s, repeat_s=self._story_s if self._wishes.duration_s is None else None)
-            story = asyncio.create_task(self._tell_story(go_s))
+            story = asyncio.create_task(self._storyteller().tell(go_s))
             try:
                 reporting = await self._watch(go_s)
             finally:
@@ -202,6 +204,21 @@ class Stage:
         self._stub = operator_pb2_grpc.OperatorServiceStub(channel)
         return channel
 
+    def _storyteller(self) -> Storyteller:
+        assert self._stub is not None
+        return Storyteller(
+            self._scenario,
+            ApiLine(self._stub, (("authorization", f"Bearer {self._token}"),)),
+            self._directory,
+            self._virtual,
+            self._hosts,
+            story_s=self._story_s,
+            repeat=self._wishes.duration_s is None,
+            speed=self._wishes.speed,
+            began_unix_s=self._began_unix_s,
+            may_move_prices=self._wishes.prices is None,
+        )
+
     async def _list_sites(self) -> op.ListSitesResponse:
         assert self._stub is not None
         return await self._stub.ListSites(
@@ -227,74 +244,6 @@ class Stage:
                 )
             await self._sleep(0.5)
         return None
-
-    # ---- the story --------------------------------------------------------------------------------------------
-
-    async def _tell_story(self, go_s: float) -> None:
-        """Calls and spikes at their times; AI steps and faults are told by the hosts themselves."""
-        while True:
-            await self._tell_once(go_s)
-            if self._wishes.duration_s is not None:
-                return
-            go_s += self._story_s
-            await asyncio.sleep(max(0.0, go_s - time.monotonic()))
-
-    async def _tell_once(self, go_s: float) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            for call in self._scenario.calls:
-                tasks.create_task(self._call(call.sites, call.ratio, call.notice_s, go_s + call.at_s, go_s + call.to_s))
-            if self._wishes.prices is None:
-                for spike in self._scenario.spikes:
-                    tasks.create_task(
-                        self._spike(spike.region, spike.usd_per_mwh, go_s + spike.at_s, go_s + spike.to_s)
-                    )
-
-    async def _call(self, names: tuple[str, ...], ratio: float, notice_s: float, at_s: float, to_s: float) -> None:
-        assert self._stub is not None
-        await asyncio.sleep(max(0.0, at_s - notice_s - time.monotonic()))
-        now_s, now_unix_s = time.monotonic(), time.time()
-        start_unix_ms = round((now_unix_s + max(0.0, at_s - now_s)) * 1000) if notice_s else None
-        if notice_s:
-            ordered = None
-        else:
-            ordered = self._order(names, ratio)
-        await self._stub.CreateEvent(
-            op.CreateEventRequest(
-                sites=names,
-                ceiling_ratio=ratio,
-                starts_at_unix_ms=start_unix_ms,
-                ends_at_unix_ms=round((now_unix_s + to_s - now_s) * 1000),
-                reason=f"grid call with {notice_s:.0f} s notice" if notice_s else "grid call without notice",
-                idempotency_key=f"demo-{names[0]}-{round(at_s)}",
-            ),
-            timeout=CALL_DEADLINE_S,
-            metadata=(("authorization", f"Bearer {self._token}"),),
-        )
-        if ordered is None:
-            await asyncio.sleep(max(0.0, at_s - time.monotonic()))
-            self._order(names, ratio)
-        await asyncio.sleep(max(0.0, to_s - time.monotonic()))
-        for name in names:
-            self._host_of(name).tell(op="release", site=name)
-
-    def _order(self, names: tuple[str, ...], ratio: float) -> bool:
-        for name in names:
-            spec = next(s for s in self._specs if s.name == name)
-            self._host_of(name).tell(op="ceiling", site=name, ceiling_w=ratio * spec.ceiling_w)
-        return True
-
-    def _host_of(self, name: str) -> Child:
-        number = next(i for i, spec in enumerate(self._virtual) if spec.name == name)
-        return self._hosts[number % len(self._hosts)]
-
-    async def _spike(self, region: str, price: float, at_s: float, to_s: float) -> None:
-        path, base = staging.price_file(self._directory, region), REGIONS[region][1]
-        rows = [(self._began_unix_s - 3600.0, base)]
-        for when_s, value in ((at_s, price), (to_s, base)):
-            await asyncio.sleep(max(0.0, when_s - time.monotonic()))
-            data_s = self._began_unix_s + max(0.0, time.time() - self._began_unix_s - 5.0) * self._wishes.speed
-            rows.append((data_s, value))
-            await asyncio.to_thread(staging.write_prices, path, list(rows))
 
     # ---- watching ---------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gridpivot.link.certificates import issue_server, issue_site, make_authority
 from gridpivot.plan import key_id
 from sim.fleet import REGIONS, SiteSpec
-from sim.host import HostSpec
+from sim.hostspec import HostSpec
 from sim.scenario import Scenario
 
 FLEET = "demo"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.fleet import SiteSpec
-from sim.host import hear, own_use, say
+from sim.lines import hear, own_use, say
 from sim.meter import ENERGY_ADDRESS, POWER_ADDRESS, MeterFault, SimMeter
 from sim.miners.fleet import WireMiners
 from sim.referee import Referee
