@@ -25,6 +25,8 @@ async def play(spec: HostSpec) -> None:
     from sim.hosted import HostedSite
 
     sites = [HostedSite(spec, raw) for raw in spec.sites]
+    for site in sites:
+        await site.open()
     by_name = {site.name: site for site in sites}
     stop = asyncio.Event()
 
@@ -59,6 +61,8 @@ async def play(spec: HostSpec) -> None:
     for task in (*waits, beating, hearing):
         task.cancel()
     await asyncio.gather(*waits, beating, hearing, return_exceptions=True)
+    for site in sites:
+        await site.close()
 
 
 async def _drained(sites: list[Any]) -> None:

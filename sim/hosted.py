@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 
 from agent.service import load_planner_keys
@@ -15,6 +16,7 @@ from gridpivot.clock import SystemClock
 from gridpivot.link.credentials import KeyPair, client_credentials, read_public, read_secret
 from gridpivot.segments import class_segments, machines_by_mode, merit_order
 from gridpivot.vocabulary import Mode
+from sim.bad_link import BadLink
 from sim.fleet import SiteSpec, inventory_of, policy_of, truth_of
 from sim.hostspec import HostSpec
 from sim.referee import Referee
@@ -26,12 +28,17 @@ EVENT_LEAD_S = 15.0
 HASHPRICE_USD_PER_PH_DAY = 50.0  # only for the world's first moment
 
 
-def site_credentials(directory: Path, site: str) -> UplinkTarget:
+def _parts(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host, int(port)
+
+
+def site_credentials(directory: Path, site: str) -> grpc.ChannelCredentials:
     """Identity of a demo site, made by the parent."""
     own = KeyPair(
         read_secret(directory / "sites" / site / "site.key"), read_public(directory / "sites" / site / "site.crt")
     )
-    return UplinkTarget("", client_credentials(read_public(directory / "ca.crt"), own), site)
+    return client_credentials(read_public(directory / "ca.crt"), own)
 
 
 class HostedSite:
@@ -45,25 +52,36 @@ class HostedSite:
         truth = truth_of(self.spec, host.speed)
         self.world = VirtualSite(inventory, truth, time.monotonic())
         self._begin(truth.overhead_ratio, truth.fixed_w)
-        target = site_credentials(host.directory, self.name)
-        clock = SystemClock()
-        self.agent = SiteAgent(
-            self.name,
-            policy_of(self.spec),
-            inventory,
-            Hardware(self.world, self.world, self.world),
-            UplinkTarget(host.address, target.credentials, self.name),
-            load_planner_keys(host.directory / "planner"),
-            host.directory / "sites" / self.name,
-            clock,
-            Beats(governor_s=1.0, rollup_s=2.0, devices_s=15.0),
-            EVENT_LEAD_S,
-        )
+        self._host, self._bad_link = host, None if self.story.link_lost is None else BadLink(*_parts(host.address))
+        self.agent: SiteAgent
         self.referee = Referee(self.name, self.spec.ceiling_w, self.spec.protection_w, stock_only=self.spec.stock_only)
         self._go_s: float | None = None
         self._repeat_s: float | None = None
         self._next_step = 0
         self._steps_told = 0
+
+    async def open(self) -> None:
+        """Make the agent; a site whose link will be lost dials through a link that can go dark."""
+        host, address = self._host, self._host.address
+        if self._bad_link is not None:
+            address = f"127.0.0.1:{await self._bad_link.start()}"
+        self.agent = SiteAgent(
+            self.name,
+            policy_of(self.spec),
+            self.world.inventory,
+            Hardware(self.world, self.world, self.world),
+            UplinkTarget(address, site_credentials(host.directory, self.name), self.name),
+            load_planner_keys(host.directory / "planner"),
+            host.directory / "sites" / self.name,
+            SystemClock(),
+            Beats(governor_s=1.0, rollup_s=2.0, devices_s=15.0),
+            EVENT_LEAD_S,
+        )
+
+    async def close(self) -> None:
+        """Let go of the link."""
+        if self._bad_link is not None:
+            await self._bad_link.stop()
 
     def _begin(self, overhead_ratio: float, fixed_w: float) -> None:
         """The world before the story: AI low, its limits close above, mining fills the rest of the ceiling."""
@@ -127,8 +145,11 @@ class HostedSite:
         if meter is not None:
             dead = meter.from_s <= at_s < meter.to_s
             self.world.meter_fault = MeterFault.DEAD if dead else MeterFault.NONE
-        if link is not None and self.agent.uplink is not None:
-            self.agent.uplink.state.blackholed = link.from_s <= at_s < link.to_s
+        if link is not None and self._bad_link is not None:
+            if link.from_s <= at_s < link.to_s:
+                self._bad_link.dark()
+            else:
+                self._bad_link.light()
 
     def connected(self) -> bool:
         """Whether a session is up."""
