@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,6 +14,9 @@ from rich.table import Table
 
 from gridpivot import __version__, console
 from gridpivot.errors import BadReply, GridpivotError, SettingsError
+
+if TYPE_CHECKING:
+    from agent.settings import AgentSettings
 
 app = typer.Typer(
     name="gridpivot-agent",
@@ -27,18 +31,16 @@ StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Where the ag
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def _load(config: Path | None, state_dir: Path | None):  # type: ignore[no-untyped-def]
+def _load(config: Path | None, state_dir: Path | None) -> AgentSettings:
+    """Settings from the file, the default file, or the environment alone; raises SettingsError."""
     from agent.settings import DEFAULT_CONFIG, ENV_PREFIX, AgentSettings
     from gridpivot.settings import load
 
     path = config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
-    if path is None and config is None:
-        import os
-
-        if f"{ENV_PREFIX}__SITE" not in os.environ:
-            raise SettingsError(
-                f"{DEFAULT_CONFIG}: no such file; give --config FILE, or set {ENV_PREFIX}__SITE to report this host alone"
-            )
+    if path is None and f"{ENV_PREFIX}__SITE" not in os.environ:
+        raise SettingsError(
+            f"{DEFAULT_CONFIG}: no such file; give --config FILE, or set {ENV_PREFIX}__SITE to report this host alone"
+        )
     settings = load(AgentSettings, path, ENV_PREFIX)
     return settings if state_dir is None else settings.model_copy(update={"state_dir": state_dir})
 

@@ -29,6 +29,7 @@ def status_of(agent: SiteAgent, now: Instant) -> AgentStatusShape:
         notes.append(f"link: {uplink.state.last_error}")
     epoch, version = agent.book.highest
     table = agent.table
+    hashing = table["state"] == DeviceState.HASHING.code
     return AgentStatusShape(
         site=agent.site,
         agent_version=__version__,
@@ -43,7 +44,9 @@ def status_of(agent: SiteAgent, now: Instant) -> AgentStatusShape:
         mining_power_w=picture.mining_w if picture is not None else None,
         ai_power_w=picture.ai_w if picture is not None else None,
         live_ceiling_w=orders.ceiling_w if orders is not None else None,
-        hashrate_hs=float(np.nansum(table["hashrate_hs"])) if table.device_count else None,
+        hashrate_hs=float(np.nansum(table["hashrate_hs"], where=hashing, dtype=np.float64))
+        if table.device_count
+        else None,
         device_count=table.device_count,
         state_counts={state.value: int(counts[state.code]) for state in DeviceState if counts[state.code]},
         plan_epoch=epoch or None,
