@@ -296,7 +296,8 @@ def _open(path: Path) -> tuple[sqlite3.Connection, SpoolState]:
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _CORRUPT:
                 raise
-            return _read(_connect(path), set_aside=_set_aside(path))
+            aside = _set_aside(path)
+            return _read(_connect(path), set_aside=aside)
     except (OSError, sqlite3.Error) as error:
         return _read(_connect(":memory:"), refused=f"{path}: cannot be opened: {error}; records are in memory only")
 
