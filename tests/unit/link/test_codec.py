@@ -1,5 +1,6 @@
 """Records on the wire: what was packed comes out, and what is hostile comes out as one refusal."""
 
+import contextlib
 import os
 
 import pytest
@@ -64,7 +65,5 @@ def test_every_truncation_is_refused() -> None:
 
 @given(st.binary(max_size=200), st.booleans(), st.sampled_from(sorted(KIND_OF.values())))
 def test_garbage_is_a_message_or_one_refusal(raw: bytes, framed: bool, kind: int) -> None:
-    try:
+    with contextlib.suppress(BadReport):
         decode_payload(kind, zstandard.compress(raw) if framed else raw)
-    except BadReport:
-        pass
