@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gridpivot import __version__, console
@@ -106,11 +107,11 @@ def status(config: Config = None, state_dir: StateDir = None, json: Json = False
         return
     table = Table(show_header=False, box=None)
     for name, value in shape.model_dump(exclude={"schema_version", "spool", "notes"}).items():
-        table.add_row(name, "unknown" if value is None else str(value))
+        table.add_row(name, "unknown" if value is None else escape(str(value)))
     for lane in shape.spool:
         table.add_row(f"spool {lane.lane}", f"{lane.records} records, {lane.bytes} bytes")
     for note in shape.notes:
-        table.add_row("note", note)
+        table.add_row("note", escape(note))
     Console().print(table)
 
 
@@ -156,7 +157,7 @@ def doctor(config: Config = None, state_dir: StateDir = None, json: Json = False
         for column in ("check", "outcome", "detail", "what to do"):
             table.add_column(column)
         for check in shape.checks:
-            table.add_row(check.name, check.outcome, check.detail, check.remedy)
+            table.add_row(check.name, check.outcome, escape(check.detail), escape(check.remedy))
         Console(width=max(100, shutil.get_terminal_size().columns)).print(table)
     raise typer.Exit(0 if shape.ok else 1)
 

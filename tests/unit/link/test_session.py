@@ -61,7 +61,8 @@ async def test_controller_that_restarts_loses_nothing_and_stores_nothing_twice(c
             falcon.send(wire.LANE_SITE, rollup(sent))
             falcon.say(f"event {sent}")
             sent += 1
-        await until(lambda: falcon.uplink.state.records_acked_total > sent // 2)
+        half = sent // 2
+        await until(lambda half=half: falcon.uplink.state.records_acked_total > half)
         await centre.stop()
         await until(lambda: not falcon.uplink.state.connected)
         falcon.say(f"event {sent}")
