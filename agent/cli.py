@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gridpivot import __version__, console
 from gridpivot.errors import BadReply, GridpivotError, SettingsError
+
+if TYPE_CHECKING:
+    from agent.settings import AgentSettings
 
 app = typer.Typer(
     name="gridpivot-agent",
@@ -27,18 +32,16 @@ StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Where the ag
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def _load(config: Path | None, state_dir: Path | None):  # type: ignore[no-untyped-def]
+def _load(config: Path | None, state_dir: Path | None) -> AgentSettings:
+    """Settings from the file, the default file, or the environment alone; raises SettingsError."""
     from agent.settings import DEFAULT_CONFIG, ENV_PREFIX, AgentSettings
     from gridpivot.settings import load
 
     path = config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
-    if path is None and config is None:
-        import os
-
-        if f"{ENV_PREFIX}__SITE" not in os.environ:
-            raise SettingsError(
-                f"{DEFAULT_CONFIG}: no such file; give --config FILE, or set {ENV_PREFIX}__SITE to report this host alone"
-            )
+    if path is None and f"{ENV_PREFIX}__SITE" not in os.environ:
+        raise SettingsError(
+            f"{DEFAULT_CONFIG}: no such file; give --config FILE, or set {ENV_PREFIX}__SITE to report this host alone"
+        )
     settings = load(AgentSettings, path, ENV_PREFIX)
     return settings if state_dir is None else settings.model_copy(update={"state_dir": state_dir})
 
@@ -104,11 +107,11 @@ def status(config: Config = None, state_dir: StateDir = None, json: Json = False
         return
     table = Table(show_header=False, box=None)
     for name, value in shape.model_dump(exclude={"schema_version", "spool", "notes"}).items():
-        table.add_row(name, "unknown" if value is None else str(value))
+        table.add_row(name, "unknown" if value is None else escape(str(value)))
     for lane in shape.spool:
         table.add_row(f"spool {lane.lane}", f"{lane.records} records, {lane.bytes} bytes")
     for note in shape.notes:
-        table.add_row("note", note)
+        table.add_row("note", escape(note))
     Console().print(table)
 
 
@@ -154,7 +157,7 @@ def doctor(config: Config = None, state_dir: StateDir = None, json: Json = False
         for column in ("check", "outcome", "detail", "what to do"):
             table.add_column(column)
         for check in shape.checks:
-            table.add_row(check.name, check.outcome, check.detail, check.remedy)
+            table.add_row(check.name, check.outcome, escape(check.detail), escape(check.remedy))
         Console(width=max(100, shutil.get_terminal_size().columns)).print(table)
     raise typer.Exit(0 if shape.ok else 1)
 

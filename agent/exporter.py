@@ -18,7 +18,7 @@ from agent.exposition import DeviceSeries
 from agent.gpu.exporter import gpu_metrics
 from agent.host import read_host
 from agent.site import SiteAgent
-from agent.status import LANE_NAMES
+from agent.status import LANE_NAMES, NO_CIRCUIT_W
 from gridpivot import __version__
 from gridpivot.clock import Clock
 from gridpivot.httpd import Reply
@@ -81,7 +81,8 @@ class AgentExporter:
         if picture.metered_w is not None:
             yield GaugeMetricFamily("gridpivot_site_metered_power_watts", "Import as metered", picture.metered_w)
         yield GaugeMetricFamily("gridpivot_site_assumed_power_watts", "What decisions rest on", picture.assumed_w)
-        yield GaugeMetricFamily("gridpivot_site_ceiling_watts", "Lowest limit in force", orders.ceiling_w)
+        if orders.ceiling_w < NO_CIRCUIT_W:
+            yield GaugeMetricFamily("gridpivot_site_ceiling_watts", "Lowest limit in force", orders.ceiling_w)
         sample = self._agent.hardware.meter.newest()
         if sample is not None and sample.import_energy_j is not None:
             yield CounterMetricFamily("gridpivot_site_import_energy_joules", "Meter's counter", sample.import_energy_j)

@@ -22,16 +22,22 @@ SERIES = (
 )
 
 
+def _escaped(value: str) -> str:
+    """A label value as the text format wants it."""
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
 class DeviceSeries:
     """Renders the device table of one site; labels are made once."""
 
     def __init__(self, inventory: SiteInventory) -> None:
         macs = inventory.mac_addresses
-        names = [c.name for c in inventory.classes]
+        names = [_escaped(c.name) for c in inventory.classes]
         labels = []
         for row in range(inventory.device_count):
-            device = macs[6 * row : 6 * row + 6].hex(":") if macs else str(row)
-            feeder = inventory.feeders[int(inventory.feeder_index[row])] if inventory.feeders else ""
+            mac = macs[6 * row : 6 * row + 6]
+            device = mac.hex(":") if any(mac) else str(row)  # two unknown addresses must not be one series
+            feeder = _escaped(inventory.feeders[int(inventory.feeder_index[row])]) if inventory.feeders else ""
             labels.append(f'{{device="{device}",class="{names[inventory.class_index[row]]}",feeder="{feeder}"}} ')
         self._prefixes = {metric: [metric + label for label in labels] for _, metric, _ in SERIES}
 

@@ -11,8 +11,8 @@ import fcntl
 import json
 import os
 import signal
-import tempfile
-from collections.abc import Coroutine, Sequence
+import time
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -31,13 +31,14 @@ from agent.uplink.session import UplinkTarget
 from gridpivot.clock import Clock, Instant, SystemClock
 from gridpivot.columns import DeviceTable
 from gridpivot.curves import AiPool
-from gridpivot.errors import Refused, SettingsError
+from gridpivot.errors import GridpivotError, Refused, SettingsError
 from gridpivot.httpd import HttpServer, answer
 from gridpivot.link.credentials import KeyPair, client_credentials, read_public, read_secret
 from gridpivot.vocabulary import Mode
 
 log = structlog.get_logger("agent.service")
 STATUS_BEAT_S = 5.0
+LOCK_TRIES = 5
 
 
 class NoMiners:
@@ -79,7 +80,7 @@ class Equipment:
     inventory: SiteInventory = field(
         default_factory=lambda: SiteInventory((), np.zeros(0, np.uint8), (), np.zeros(0, np.uint16), b"", ())
     )
-    work: list[Coroutine[Any, Any, None]] = field(default_factory=list)
+    work: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
 
 
@@ -94,7 +95,7 @@ def find_equipment(settings: AgentSettings) -> Equipment:
         found.missing += side.missing
         if side.pools is not None:
             found.pools, declared = side.pools, side.declared
-            found.work.append(side.pools.run())
+            found.work.append(side.pools.run)
     else:
         found.missing.append("no GPU pools in settings ([[gpu.pools]])")
     if settings.asic.inventory is not None:
@@ -104,7 +105,7 @@ def find_equipment(settings: AgentSettings) -> Equipment:
         asic = load_inventory(settings.asic.inventory, declared)
         poller = AsicPoller(asic, settings.asic, settings.asic.credentials.logins())
         found.miners, found.inventory = poller, asic.site
-        found.work.append(poller.run())
+        found.work.append(poller.run)
     else:
         empty = np.zeros(0, np.uint8)
         found.inventory = SiteInventory((), empty, (), np.zeros(0, np.uint16), b"", declared)
@@ -114,7 +115,7 @@ def find_equipment(settings: AgentSettings) -> Equipment:
 
         meter = ModbusMeter(settings.meter)
         found.meter = meter
-        found.work.append(meter.run())
+        found.work.append(meter.run)
     else:
         found.missing.append("no site meter in settings ([meter])")
     if settings.uplink.address is None:
@@ -148,24 +149,40 @@ def uplink_target(settings: AgentSettings) -> UplinkTarget | None:
 
 def take_lock(state_dir: Path) -> TextIO:
     """One agent per state directory; raises Refused while another lives."""
-    state_dir.mkdir(parents=True, exist_ok=True)
-    lock = (state_dir / "lock").open("a+")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        lock = (state_dir / "lock").open("a+")
+    except OSError as error:
+        raise SettingsError(f"{state_dir}: {error.strerror}; correct its owner, or give --state-dir") from error
+    if not _locked(lock):
         lock.seek(0)
         holder = lock.read().strip() or "unknown"
         lock.close()
-        raise Refused(f"{state_dir}: another agent (pid {holder}) is running here; stop it first") from None
+        raise Refused(f"{state_dir}: another agent (pid {holder}) is running here; stop it first")
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
     return lock
 
 
+def _locked(lock: TextIO) -> bool:
+    """Take the lock; `status` holds it for a moment when it looks, so one try is not enough."""
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            time.sleep(0.05)
+    return False
+
+
 async def serve(settings: AgentSettings, clock: Clock | None = None) -> None:
     """Run until SIGTERM or SIGINT."""
     clock = clock or SystemClock()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
     with contextlib.closing(take_lock(settings.state_dir)):
         equipment = find_equipment(settings)
         for line in equipment.missing:
@@ -188,20 +205,19 @@ async def serve(settings: AgentSettings, clock: Clock | None = None) -> None:
             settings.http.host,
             settings.http.port,
         )
-        port = await http.start()
+        try:
+            port = await http.start()
+        except OSError as error:
+            where = f"{settings.http.host}:{settings.http.port}"
+            raise GridpivotError(f"{where}: {error.strerror}; change http.port or stop what listens there") from error
         log.info(
             "agent up",
             site=settings.site,
             http=f"http://{settings.http.host}:{port}/metrics",
             stage=agent.policy.stage.value,
         )
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        tasks = [
-            asyncio.ensure_future(work) for work in (*equipment.work, agent.run(), _keep_status(agent, settings, clock))
-        ]
+        tasks = [asyncio.create_task(work()) for work in (*equipment.work, agent.run)]
+        tasks.append(asyncio.create_task(_keep_status(agent, settings, clock)))
         stopping = asyncio.ensure_future(stop.wait())
         try:
             done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -216,18 +232,29 @@ async def serve(settings: AgentSettings, clock: Clock | None = None) -> None:
 
 
 async def _keep_status(agent: SiteAgent, settings: AgentSettings, clock: Clock) -> None:
-    """Leave a status behind for `gridpivot-agent status`, which works while the agent is down."""
+    """Leave a status behind for `gridpivot-agent status`, which works while the agent is down.
+
+    A disk that refuses is said once and costs the file, never the agent.
+    """
+    said = False
     while True:
-        await asyncio.sleep(STATUS_BEAT_S)
-        shape = status_of(agent, clock.now())
-        await asyncio.to_thread(_replace, settings.state_dir / "status.json", shape.model_dump_json())
+        if agent.actions is not None:
+            shape = status_of(agent, clock.now())
+            try:
+                await asyncio.to_thread(_replace, settings.state_dir / "status.json", shape.model_dump_json())
+                said = False
+            except OSError as error:
+                if not said:
+                    log.warning("status not written", why=str(error))
+                said = True
+        await asyncio.sleep(STATUS_BEAT_S if agent.actions is not None else 0.1)
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        file.write(text)
-    Path(file.name).replace(path)
+    """Write whole or not at all; the same neighbour each time, so that a full disk is not littered."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(path)
 
 
 def read_status(state_dir: Path) -> dict[str, Any] | None:
@@ -242,10 +269,10 @@ def read_status(state_dir: Path) -> dict[str, Any] | None:
 def is_running(state_dir: Path) -> bool:
     """Whether an agent holds the state directory now."""
     try:
-        with (state_dir / "lock").open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
+        with (state_dir / "lock").open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    except OSError:
+        return False  # no such file, or none that we may read: nobody is known to run here
     return False

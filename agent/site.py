@@ -29,7 +29,7 @@ from gridpivot.link.codec import KIND_OF, encode_payload
 from gridpivot.link.lanes import Lane
 from gridpivot.v1 import plan_pb2, telemetry_pb2
 from gridpivot.v1 import session_pb2 as wire
-from gridpivot.vocabulary import EventKind, MeterTrust, PlanState, Rung
+from gridpivot.vocabulary import EventKind, MeterTrust, PlanState, Rung, Stage
 
 log = structlog.get_logger("agent.site")
 
@@ -109,6 +109,7 @@ class SiteAgent:
         self._said_trust: MeterTrust | None = None
         self._said_leased: bool | None = None
         self._said_events: dict[str, float] = {}
+        self._said_disk: str | None = None
 
     async def run(self) -> None:
         """Govern and report until cancelled."""
@@ -235,14 +236,27 @@ class SiteAgent:
         for event_id in self._said_events.keys() - events.keys():
             self.say(EventKind.GRID_EVENT_ENDED, f"grid event {event_id} is over")
         self._said_events = events
+        self._notice_disk()
         self._notice_applied(actions)
+
+    def _notice_disk(self) -> None:
+        """Said once when the disk begins to refuse, once when it takes records again."""
+        if self.uplink is None or (self.uplink.spool.degraded is None) == (self._said_disk is None):
+            return
+        self._said_disk = self.uplink.spool.degraded
+        self.say(EventKind.SPOOL_DEGRADED, self._said_disk or "the disk takes records again")
 
     def _notice_applied(self, actions: Actions) -> None:
         picture = actions.picture
         quiet = not actions.modes and not actions.limits and actions.moves_open == 0
         quiet = quiet and picture.shed_in_flight_w + picture.wake_in_flight_w < 0.002 * self.policy.ceiling_w
         self._steady = self._steady + 1 if quiet and picture.metered_w is not None else 0
-        on_plan = self.orders is not None and self.orders.rung in (Rung.PLAN, Rung.CLIPPED_PLAN)
+        orders = self.orders
+        # A site that commands nothing applies nothing; and power above the ceiling is not the plan's.
+        on_plan = self.policy.stage in (Stage.SHED_ONLY, Stage.FULL)
+        on_plan = on_plan and orders is not None and orders.rung in (Rung.PLAN, Rung.CLIPPED_PLAN)
+        if on_plan and orders is not None and picture.metered_w is not None:
+            on_plan = picture.metered_w <= 1.02 * orders.ceiling_w
         if on_plan and self._steady >= STEADY_BEATS and self._applied != self.book.highest:
             self._applied = self.book.highest
             self._report_status(PlanState.APPLIED, picture.metered_w)

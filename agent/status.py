@@ -7,6 +7,7 @@ import datetime as dt
 import numpy as np
 
 from agent.site import SiteAgent
+from agent.uplink.reports import states_now
 from gridpivot import __version__
 from gridpivot.clock import Instant
 from gridpivot.link.lanes import LANES
@@ -14,6 +15,7 @@ from gridpivot.shapes import AgentStatusShape, SpoolFigures
 from gridpivot.v1 import session_pb2 as wire
 from gridpivot.vocabulary import DeviceState
 
+NO_CIRCUIT_W = 1e12  # the ceiling that stands for "no [circuit] in settings"; not a figure to show anybody
 LANE_NAMES = {wire.LANE_EVENTS: "events", wire.LANE_SITE: "site", wire.LANE_DEVICES: "devices"}
 
 
@@ -21,7 +23,8 @@ def status_of(agent: SiteAgent, now: Instant) -> AgentStatusShape:
     """Everything a technician asks first."""
     actions, orders, uplink = agent.actions, agent.orders, agent.uplink
     picture = actions.picture if actions is not None else None
-    counts = np.bincount(agent.table["state"], minlength=len(DeviceState))
+    device_state = states_now(agent.table)
+    counts = np.bincount(device_state, minlength=len(DeviceState))
     notes = [] if agent.journal.degraded is None else [f"plan journal: {agent.journal.degraded}"]
     if uplink is not None and uplink.spool.degraded:
         notes.append(f"spool: {uplink.spool.degraded}")
@@ -29,6 +32,7 @@ def status_of(agent: SiteAgent, now: Instant) -> AgentStatusShape:
         notes.append(f"link: {uplink.state.last_error}")
     epoch, version = agent.book.highest
     table = agent.table
+    hashing = device_state == DeviceState.HASHING.code
     return AgentStatusShape(
         site=agent.site,
         agent_version=__version__,
@@ -42,8 +46,10 @@ def status_of(agent: SiteAgent, now: Instant) -> AgentStatusShape:
         assumed_power_w=picture.assumed_w if picture is not None else None,
         mining_power_w=picture.mining_w if picture is not None else None,
         ai_power_w=picture.ai_w if picture is not None else None,
-        live_ceiling_w=orders.ceiling_w if orders is not None else None,
-        hashrate_hs=float(np.nansum(table["hashrate_hs"])) if table.device_count else None,
+        live_ceiling_w=orders.ceiling_w if orders is not None and orders.ceiling_w < NO_CIRCUIT_W else None,
+        hashrate_hs=float(np.nansum(table["hashrate_hs"], where=hashing, dtype=np.float64))
+        if table.device_count
+        else None,
         device_count=table.device_count,
         state_counts={state.value: int(counts[state.code]) for state in DeviceState if counts[state.code]},
         plan_epoch=epoch or None,

@@ -22,7 +22,9 @@ from gridpivot.clock import Instant
 from gridpivot.errors import BadPlan
 from gridpivot.v1 import plan_pb2 as pb
 from gridpivot.v1 import telemetry_pb2 as telemetry
-from gridpivot.vocabulary import AiPriority, PlanState, Posture, Rung
+from gridpivot.vocabulary import AiPriority, PlanRefusal, PlanState, Posture, Rung
+
+KEEP_AGAIN_S = 5.0  # how often a refusing disk is tried again
 
 
 class PlanJournal:
@@ -31,11 +33,14 @@ class PlanJournal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.degraded: str | None = None
+        self.kept_at_unix_s = float("-inf")  # wall clock of the last write: time has not been earlier since
 
     def load(self) -> pb.SignedPlan | None:
         """The plan kept, None when there is none or it does not parse."""
         try:
-            return pb.SignedPlan.FromString(self._path.read_bytes())
+            kept = pb.SignedPlan.FromString(self._path.read_bytes())
+            self.kept_at_unix_s = self._path.stat().st_mtime
+            return kept
         except FileNotFoundError:
             return None
         except Exception as error:  # protobuf's DecodeError has no public base on every runtime
@@ -66,7 +71,8 @@ class PlanJournal:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """An accepted event on both clocks; None = unknown start (already begun) or open end."""
+    """An accepted event on both clocks. After a reboot the monotonic start is None (unknown), or minus infinity (it had
+    begun before); the monotonic end is None, and the window holds until a newer plan no longer names it."""
 
     event_id: str
     ceiling_w: float
@@ -116,6 +122,10 @@ class PlanBook:
         self._windows: dict[str, Window] = {}
         self._modes: np.ndarray | None = None
         self._value: np.ndarray | None = None
+        self._unkept: pb.SignedPlan | None = None  # accepted, but the disk refused it
+        self._unkept_tried_s = float("-inf")
+        self._durable_ceiling_w = float("inf")
+        self._durable_windows: dict[str, Window] = {}
         kept = journal.load()
         if kept is not None:
             self._restore(kept)
@@ -129,9 +139,11 @@ class PlanBook:
         """After a reboot: fence, ceiling and windows stand; the lease does not, until a heartbeat renews it."""
         try:
             plan = plans.verify(kept, self._keys)
-            if plan.site != self._policy.site:
-                return
-        except BadPlan:
+        except BadPlan as error:
+            self._journal.degraded = f"the plan kept from the last run is not believed: {error}"
+            return
+        if plan.site != self._policy.site:
+            self._journal.degraded = f"the plan kept from the last run is for site {plan.site!r}; it is left out"
             return
         self._install(plan, None)
 
@@ -144,19 +156,36 @@ class PlanBook:
                 self.accepted_at = self.accepted_at or now
                 return self._status(PlanState.ACCEPTED)
             plans.check(plan, self._policy.site, self.highest, self._classes, self._pools)
+            if plan.fallback.posture and plan.fallback.posture not in set(Posture):
+                raise BadPlan(
+                    PlanRefusal.MALFORMED, f"posture {plan.fallback.posture!r} is unknown here; update the agent"
+                )
         except BadPlan as error:
             epoch, version = self._identity_of(signed)
             return telemetry.PlanStatus(
                 epoch=epoch, version=version, status=PlanState.REJECTED, reason=f"{error.refusal}: {error}"
             )
-        self._journal.keep(signed)
+        if self._unkept is None:
+            self._durable_ceiling_w = float("inf") if self.plan is None else self.plan.ceiling_w
+            self._durable_windows = self._windows
+        self._unkept = signed
         self._install(plan, now)
+        self._keep(now)
         clipped = self._clipped(now)
         status = self._status(PlanState.CLIPPED if clipped else PlanState.ACCEPTED)
         if clipped:
             status.reason = "live limit"
             status.clipped_to_w.update(clipped)
         return status
+
+    def _keep(self, now: Instant) -> None:
+        """Make the plan in force durable. Until that worked it may only lower: what the disk holds limits it too."""
+        if self._unkept is None or now.monotonic_s - self._unkept_tried_s < KEEP_AGAIN_S:
+            return
+        if self._journal.keep(self._unkept):
+            self._unkept, self._unkept_tried_s = None, float("-inf")
+        else:
+            self._unkept_tried_s = now.monotonic_s
 
     @staticmethod
     def _identity_of(signed: pb.SignedPlan) -> tuple[int, int]:
@@ -179,7 +208,9 @@ class PlanBook:
         value = np.full(len(self._classes), -np.inf)
         named = set()
         for target in plan.classes:
-            index = self._classes[target.name]
+            index = self._classes.get(target.name)
+            if index is None:
+                continue  # a plan of before the last change of inventory, restored
             named.add(index)
             modes[index] = target.sleep_machines, target.low_machines, target.normal_machines, target.turbo_machines
             value[index] = target.value_usd_per_mwh
@@ -195,7 +226,8 @@ class PlanBook:
                 event.event_id, event.ceiling_w, starts_s, ends_s, known.starts_monotonic_s, known.ends_monotonic_s
             )
         if now is None:
-            return Window(event.event_id, event.ceiling_w, starts_s, ends_s, None, None)
+            begun = starts_s - self._policy.event_lead_s <= self._journal.kept_at_unix_s
+            return Window(event.event_id, event.ceiling_w, starts_s, ends_s, float("-inf") if begun else None, None)
         offset_s = now.monotonic_s - now.unix_s
         ends_monotonic_s = None if ends_s is None else ends_s + offset_s
         return Window(event.event_id, event.ceiling_w, starts_s, ends_s, starts_s + offset_s, ends_monotonic_s)
@@ -204,6 +236,7 @@ class PlanBook:
         """A heartbeat named a plan: its lease starts again, if it is the one in force."""
         if self.plan is not None and (epoch, version) == self.highest:
             self._renewed_s = now.monotonic_s
+            self._keep(now)
 
     def leased(self, now: Instant) -> bool:
         """Whether the plan's lease holds."""
@@ -217,22 +250,33 @@ class PlanBook:
 
     def active_events(self, now: Instant) -> dict[str, float]:
         """Events in force now: id -> ceiling [W]."""
-        return {w.event_id: w.ceiling_w for w in self._windows.values() if w.active(now)}
+        return {w.event_id: w.ceiling_w for w in self._all_windows() if w.active(now)}
 
     def event_started_s(self, event_id: str) -> float | None:
         """UTC start of a known event [s]."""
-        window = self._windows.get(event_id)
+        window = self._windows.get(event_id) or self._durable_windows.get(event_id)
         return None if window is None else window.starts_unix_s
+
+    def _all_windows(self) -> list[Window]:
+        held = [] if self._unkept is None else [w for k, w in self._durable_windows.items() if k not in self._windows]
+        return [*self._windows.values(), *held]
 
     def _live_ceiling(self, now: Instant) -> float:
         limits = [self._policy.ceiling_w]
-        limits += [w.ceiling_w for w in self._windows.values() if w.active(now, self._policy.event_lead_s)]
+        limits += [w.ceiling_w for w in self._all_windows() if w.active(now, self._policy.event_lead_s)]
+        if self._unkept is not None:
+            limits.append(self._durable_ceiling_w)
         return min(limits)
 
     def _clipped(self, now: Instant) -> dict[str, float]:
         assert self.plan is not None
         live_w = self._live_ceiling(now)
         return {"ceiling_w": live_w} if self.plan.ceiling_w > live_w * 1.0001 else {}
+
+    def _posture(self, plan: pb.Plan) -> Posture:
+        """The plan's fallback, else the site's own; a restored plan may name one that only another version knows."""
+        known = plan.fallback.posture in set(Posture)
+        return Posture(plan.fallback.posture) if known else self._policy.posture
 
     def orders(self, now: Instant) -> Orders:
         """What the governor should follow at this tick, clipped to the lowest live limit."""
@@ -243,12 +287,13 @@ class PlanBook:
         ceiling_w = min(live_w, plan.ceiling_w)
         pool_max = list(no_wish)
         for target in plan.pools:
-            pool_max[self._pools[target.name]] = target.max_w
+            if target.name in self._pools:
+                pool_max[self._pools[target.name]] = target.max_w
         modes, value = self._modes, self._value
         rung = Rung.CLIPPED_PLAN if plan.ceiling_w > live_w * 1.0001 else Rung.PLAN
         if not self.leased(now):
             ceiling_w = min(ceiling_w, plan.fallback.ceiling_w or ceiling_w)
-            posture = Posture(plan.fallback.posture) if plan.fallback.posture else self._policy.posture
+            posture = self._posture(plan)
             rung = Rung.HOLD if posture is Posture.HOLD else Rung.SAFE_POSTURE
             if posture is not Posture.HOLD:
                 modes = np.zeros((len(self._classes), 4))

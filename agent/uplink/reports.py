@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from agent.backends import PoolReading, SiteInventory
 from agent.governor.state import Actions, GovernorState, Orders, Policy
@@ -16,6 +17,8 @@ from gridpivot.vocabulary import DeviceState, EventKind
 
 _STATES = len(DeviceState)
 _HASHING = DeviceState.HASHING.code
+_UNREACHABLE, _UNKNOWN = DeviceState.UNREACHABLE.code, DeviceState.UNKNOWN.code
+SILENT_AFTER_S = 60.0  # as the governor counts: an older reading says nothing about now
 
 
 def inventory_message(inventory: SiteInventory) -> pb.Inventory:
@@ -33,6 +36,12 @@ def inventory_message(inventory: SiteInventory) -> pb.Inventory:
     return message
 
 
+def states_now(table: DeviceTable) -> npt.NDArray[np.uint8]:
+    """DeviceState codes with stale rows as unreachable: the last row of a device that fell silent still says hashing."""
+    stale = ~(table["age_s"] <= SILENT_AFTER_S) & (table["state"] != _UNKNOWN)
+    return np.where(stale, np.uint8(_UNREACHABLE), table["state"])
+
+
 def rollup(
     state: GovernorState,
     actions: Actions,
@@ -47,7 +56,7 @@ def rollup(
 ) -> pb.SiteRollup:
     """A site at this moment."""
     picture = actions.picture
-    hashing = table["state"] == _HASHING
+    hashing = states_now(table) == _HASHING
     message = pb.SiteRollup(
         observed_at_unix_ms=now.unix_ms,
         assumed_power_w=picture.assumed_w,
@@ -89,16 +98,16 @@ def rollup(
 
 
 def _classes(state: GovernorState, table: DeviceTable) -> list[pb.ClassRollup]:
-    classes, of_row = state.inventory.classes, state.classes.of_row
+    classes, of_row, device_state = state.inventory.classes, state.classes.of_row, states_now(table)
     count = len(classes)
-    states = np.bincount(of_row * _STATES + table["state"], minlength=count * _STATES).reshape(count, _STATES)
+    states = np.bincount(of_row * _STATES + device_state, minlength=count * _STATES).reshape(count, _STATES)
     modes = np.bincount(of_row * 5 + state.desired, minlength=count * 5).reshape(count, 5)
     power_w = np.bincount(of_row, weights=state.believed_w, minlength=count) * state.correction
-    hashrate = np.nan_to_num(table["hashrate_hs"].astype(np.float64)) * (table["state"] == _HASHING)
+    hashrate = np.nan_to_num(table["hashrate_hs"].astype(np.float64)) * (device_state == _HASHING)
     hashrate_hs = np.bincount(of_row, weights=hashrate, minlength=count)
-    lost = (table["state"] == DeviceState.UNREACHABLE.code) | (table["state"] == DeviceState.UNKNOWN.code)
+    lost = (device_state == _UNREACHABLE) | (device_state == _UNKNOWN)
     silent = np.bincount(of_row[lost], minlength=count)
-    unable = lost | (table["state"] == DeviceState.FAULT.code)
+    unable = lost | (device_state == DeviceState.FAULT.code)
     available = np.bincount(of_row[~unable], minlength=count)
     return [
         pb.ClassRollup(

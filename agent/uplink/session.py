@@ -19,6 +19,7 @@ import structlog
 from agent.uplink.spool import Spool
 from gridpivot import __version__
 from gridpivot.clock import Clock
+from gridpivot.errors import SpoolError
 from gridpivot.link.credentials import CLIENT_OPTIONS
 from gridpivot.link.heartbeat import LinkWatch, backoff_s
 from gridpivot.link.lanes import LANES, Lane, Outbox, Pending
@@ -29,6 +30,8 @@ log = structlog.get_logger("agent.uplink")
 
 CONNECT_DEADLINE_S = 10.0
 WRITE_DEADLINE_S = 10.0
+FETCH_DEADLINE_S = 10.0
+LONGEST_PAUSE_S = 60.0  # whatever a goaway asks for
 FIRST_WINDOW_BYTES = 512 * 1024
 Stream = grpc.aio.StreamStreamCall[wire.SessionRequest, wire.SessionResponse]
 
@@ -74,7 +77,7 @@ class Uplink:
         self._on_link, self._inventory_wanted = on_link, inventory_wanted
         self.state = UplinkState()
         self.outbox = Outbox(FIRST_WINDOW_BYTES)
-        self._undurable = 0
+        self._undurable: dict[Lane, set[int]] = {lane: set() for lane in LANES}
         self._more = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self.spool = Spool(spool_path, self._spooled, self._let_go)
@@ -83,26 +86,31 @@ class Uplink:
 
     def send(self, lane: Lane, kind: int, payload: bytes) -> int:
         """Spool a record and send it when its turn comes; returns its sequence number."""
-        self._undurable += 1
-        return self.spool.append(lane, kind, payload, self._clock.now().unix_ms)
+        seq = self.spool.append(lane, kind, payload, self._clock.now().unix_ms)
+        self._undurable[lane].add(seq)
+        return seq
 
     def waiting(self) -> int:
         """Records that are not acknowledged, those not yet on disk included (count)."""
-        return self._undurable + sum(self.outbox.waiting(lane) for lane in LANES)
+        return sum(len(self._undurable[lane]) + self.outbox.waiting(lane) for lane in LANES)
 
     def _spooled(self, records: Sequence[Pending]) -> None:
         self._call(self._add, records)
 
     def _let_go(self, lane: Lane, seqs: Sequence[int]) -> None:
-        self._call(self.outbox.forget, lane, seqs)
+        self._call(self._forget, lane, seqs)
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop has closed: nobody is left to tell
             self._loop.call_soon_threadsafe(function, *arguments)
 
+    def _forget(self, lane: Lane, seqs: Sequence[int]) -> None:
+        self._undurable[lane].difference_update(seqs)
+        self.outbox.forget(lane, seqs)
+
     def _add(self, records: Sequence[Pending]) -> None:
-        self._undurable = max(0, self._undurable - len(records))
         for record in records:
+            self._undurable[record.lane].discard(record.seq)
             self.outbox.add(record)
         self._more.set()
 
@@ -112,17 +120,27 @@ class Uplink:
         try:
             while True:
                 before = self.state.sessions_total
-                pause_s, reason = await self._session()
+                pause_s, reason = await self._attempt()
                 attempt = 0 if self.state.sessions_total > before else attempt + 1
                 if self.state.connected:
                     self.state.connected = False
                     self._on_link(False, reason)
                 self.state.last_error = reason
-                wait_s = max(pause_s, backoff_s(attempt, random.random()))  # noqa: S311 - jitter, not a secret
+                wait_s = max(min(pause_s, LONGEST_PAUSE_S), backoff_s(attempt, random.random()))  # noqa: S311 - jitter, not a secret
                 log.info("session ended", site=self._target.site, reason=reason, retry_in_s=round(wait_s, 1))
                 await asyncio.sleep(wait_s)
         finally:
             self.spool.close()
+
+    async def _attempt(self) -> tuple[float, str]:
+        """A session whose defects end it and nothing else: the governor beside it goes on without a link."""
+        try:
+            return await self._session()
+        except SpoolError as error:
+            return 1.0, str(error)
+        except Exception as error:
+            log.exception("session failed", site=self._target.site)
+            return 5.0, f"{type(error).__name__}: {error}"
 
     async def _session(self) -> tuple[float, str]:
         """One session from dial to end; returns (pause before the next [s], why it ended)."""
@@ -169,8 +187,9 @@ class Uplink:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _lane_range(self, lane: Lane, last_seq: int) -> wire.LaneRange:
-        held = self.outbox.lowest(lane)
-        return wire.LaneRange(lane=lane, first_seq=last_seq + 1 if held is None else held, last_seq=last_seq)
+        # A record on its way to the disk is held too: were it left out, the controller would call it lost.
+        held = (self.outbox.lowest(lane) or last_seq + 1, *self._undurable[lane])
+        return wire.LaneRange(lane=lane, first_seq=min(held), last_seq=last_seq)
 
     def _welcomed(self, welcome: wire.Welcome) -> LinkWatch:
         now_s = self._clock.now().monotonic_s
@@ -184,7 +203,8 @@ class Uplink:
             self._inventory_wanted()
         if welcome.HasField("plan"):
             self._on_plan(welcome.plan)
-        return LinkWatch(max(0.2, welcome.heartbeat_ms / 1000.0), max(1.0, welcome.dead_after_ms / 1000.0), now_s)
+        heartbeat_s = min(max(0.2, welcome.heartbeat_ms / 1000.0), 30.0)
+        return LinkWatch(heartbeat_s, min(max(1.0, welcome.dead_after_ms / 1000.0), 120.0), now_s)
 
     async def _read(self, stream: Stream, watch: LinkWatch) -> tuple[float, str]:
         while True:
@@ -232,7 +252,11 @@ class Uplink:
                     await self._more.wait()
 
     async def _send_record(self, stream: Stream, record: Pending) -> None:
-        body = await asyncio.wrap_future(self.spool.fetch(record))
+        try:
+            async with asyncio.timeout(FETCH_DEADLINE_S):
+                body = await asyncio.wrap_future(self.spool.fetch(record))
+        except TimeoutError:
+            raise SpoolError(f"the spool gave no record for {FETCH_DEADLINE_S:.0f} s; check the disk") from None
         if body is None:
             self.outbox.forget(record.lane, (record.seq,))
             return

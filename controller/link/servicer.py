@@ -36,6 +36,8 @@ log = structlog.get_logger("controller.link")
 HELLO_DEADLINE_S = 10.0
 WRITE_DEADLINE_S = 10.0
 MOST_QUEUED_BATCHES = 256
+# A commit carries records of all sites; one number that the database cannot hold would fail it for all of them.
+HIGHEST_NUMBER = 2**63 - 1
 Context = grpc.aio.ServicerContext[wire.SessionRequest, wire.SessionResponse]
 
 
@@ -71,16 +73,17 @@ class LinkCounters:
     sessions_total: int = 0
     refused_total: dict[str, int] = field(default_factory=dict)
     records_total: dict[int, int] = field(default_factory=lambda: dict.fromkeys(LANES, 0))
+    let_go_total: dict[int, int] = field(default_factory=lambda: dict.fromkeys(LANES, 0))  # thinned or dropped by sites
     bad_records_total: int = 0
     bytes_total: int = 0
 
 
 class _Ended(Exception):
-    """The session is over; carries the goaway to send, if any."""
+    """The session is over; carries the goaway to send."""
 
-    def __init__(self, code: GoawayCode | None, message: str, retry_after_ms: int = 0) -> None:
+    def __init__(self, code: GoawayCode, message: str, retry_after_ms: int) -> None:
         super().__init__(message)
-        self.goaway = None if code is None else wire.Goaway(code=code, message=message, retry_after_ms=retry_after_ms)
+        self.goaway = wire.Goaway(code=code, message=message, retry_after_ms=retry_after_ms)
 
 
 class SessionServicer(session_pb2_grpc.SessionServiceServicer):
@@ -115,7 +118,6 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             log.info("session down", site=site, reason=reason)
 
     async def _refuse(self, context: Context, end: _Ended) -> None:
-        assert end.goaway is not None
         code = end.goaway.code
         self.counters.refused_total[code] = self.counters.refused_total.get(code, 0) + 1
         log.warning("session refused", code=code, message=end.goaway.message, peer=context.peer())
@@ -141,6 +143,8 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             raise _Ended(GoawayCode.NOT_ENROLLED, text, 30_000)
         if len(hello.boot_id) != 16:
             raise _Ended(GoawayCode.PROTOCOL_ERROR, "boot_id must have 16 bytes", 30_000)
+        if any(held.first_seq > HIGHEST_NUMBER for held in hello.spool):
+            raise _Ended(GoawayCode.PROTOCOL_ERROR, "a spool range past 2^63", 30_000)
         if hello.site in self._live:
             text = f"another agent of site {hello.site!r} is connected; stop one of the two"
             raise _Ended(GoawayCode.DUPLICATE_SITE, text, 5_000)
@@ -172,40 +176,39 @@ class _Session:
         self._store, self._board, self._timing, self._clock = store, board, timing, clock
         self._queue: asyncio.Queue[tuple[Lane, list[Arrival]]] = asyncio.Queue(MOST_QUEUED_BATCHES)
         self._out: asyncio.Queue[wire.SessionResponse] = asyncio.Queue()
-        self._ending: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._watch = LinkWatch(timing.heartbeat_ms / 1000.0, timing.dead_after_ms / 1000.0, clock.now().monotonic_s)
         self._plan_identity: tuple[int, int] = (0, 0)
 
     def end(self, end: _Ended) -> None:
         """Say goodbye and stop."""
-        if end.goaway is not None:
-            self._out.put_nowait(wire.SessionResponse(goaway=end.goaway))
-        elif not self._ending.done():
-            self._ending.set_result(str(end))
+        self._out.put_nowait(wire.SessionResponse(goaway=end.goaway))
 
     async def run(self) -> str:
         """Welcome, then serve until something ends; returns why."""
         now = self._clock.now()
         self.live.note_connected(self.hello.agent_version, self.hello.wall_clock_unix_ms, now)
         plans = self._board.subscribe(self.live.name)
-        await self._write(wire.SessionResponse(welcome=await self._welcome(now)))
-        tasks = [
-            asyncio.create_task(part, name=f"{name} {self.live.name}")
-            for name, part in (
-                ("read", self._read()),
-                ("commit", self._commit()),
-                ("speak", self._speak()),
-                ("plans", self._pass_plans(plans)),
-            )
-        ]
-        waiting: list[asyncio.Future[str]] = [self._ending, *tasks]
+        tasks: list[asyncio.Task[str]] = []
         try:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await self._write(wire.SessionResponse(welcome=await self._welcome(now)))
+            tasks += [
+                asyncio.create_task(part, name=f"{name} {self.live.name}")
+                for name, part in (
+                    ("read", self._read()),
+                    ("commit", self._commit()),
+                    ("speak", self._speak()),
+                    ("plans", self._pass_plans(plans)),
+                )
+            ]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             return next(iter(done)).result()
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, TimeoutError, asyncio.InvalidStateError) as error:
             return f"stream broke: {error!r}"
         except GridpivotError as error:
             return str(error)
+        except Exception as error:
+            log.exception("session failed", site=self.live.name)
+            return f"{type(error).__name__}: {error}"
         finally:
             for task in tasks:
                 task.cancel()
@@ -213,9 +216,13 @@ class _Session:
 
     async def _welcome(self, now: Instant) -> wire.Welcome:
         acked = []
+        site, boot_id = self.live.name, self.hello.boot_id
+        before = await self._store.acked_through(site, boot_id)
         for held in self.hello.spool:
             if held.lane in LANES:
-                cursor = await self._store.let_go(self.live.name, self.hello.boot_id, held.lane, held.first_seq)
+                gone = before.get(held.lane, LaneCursor()).let_go_below(held.first_seq)[1]
+                self._note_let_go(held.lane, gone)
+                cursor = await self._store.let_go(site, boot_id, held.lane, held.first_seq)
                 acked.append(_ack(held.lane, cursor))
         if not self.live.inventory_hash:
             stored = await self._store.lanes.inventory(self.live.name)
@@ -233,6 +240,16 @@ class _Session:
             wall_clock_unix_ms=now.unix_ms,
             inventory_wanted=self.live.inventory_hash != self.hello.inventory_hash,
         )
+
+    def _note_let_go(self, lane: Lane, count: int) -> None:
+        """What the spool no longer holds and never sent: on purpose, except for events."""
+        if not count:
+            return
+        self._owner.counters.let_go_total[lane] += count
+        if lane == wire.LANE_EVENTS:
+            log.error("events lost", site=self.live.name, records=count)
+        else:
+            log.info("records thinned by the site", site=self.live.name, lane=wire.Lane.Name(lane), records=count)
 
     def _name_plan(self, signed: plan_pb2.SignedPlan | None) -> None:
         if signed is not None:
@@ -260,6 +277,9 @@ class _Session:
             self.end(_Ended(GoawayCode.PROTOCOL_ERROR, f"lane {batch.lane} is unknown", 30_000))
             return
         counters, arrivals = self._owner.counters, []
+        if not all(0 < record.seq <= HIGHEST_NUMBER for record in batch.records):
+            self.end(_Ended(GoawayCode.PROTOCOL_ERROR, "sequence numbers run from 1 to 2^63 - 1", 30_000))
+            return
         for record in batch.records:
             counters.records_total[batch.lane] += 1
             counters.bytes_total += len(record.payload)
@@ -277,6 +297,8 @@ class _Session:
                 case pb.Inventory():
                     self.live.take_inventory(message)
                 case pb.SiteRollup():
+                    if max(message.plan_epoch, message.plan_version) > HIGHEST_NUMBER:
+                        raise BadReport("plan numbers past 2^63")
                     self.live.take_rollup(message, now)
                 case pb.DeviceReport():
                     if self.live.take_report(message, now) is Took.UNKNOWN_INVENTORY:
@@ -292,6 +314,11 @@ class _Session:
         except BadReport as error:
             self._owner.counters.bad_records_total += 1
             log.warning("bad record", site=self.live.name, error=str(error))
+            return None
+        except Exception as error:
+            # Not acknowledged it would come back with every session: nothing that a site sends may stop its lane.
+            self._owner.counters.bad_records_total += 1
+            log.exception("record not understood", site=self.live.name, kind=record.kind, error=repr(error))
             return None
         return message
 

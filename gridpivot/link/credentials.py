@@ -97,9 +97,10 @@ def operator_server_credentials(own: KeyPair) -> grpc.ServerCredentials:
 
 def site_of(auth_context: Mapping[str, Iterable[bytes]]) -> str | None:
     """Site name in the peer's certificate, from its SAN URI `spiffe://<fleet>/site/<name>`; None when there is none."""
-    for entry in ("peer_spiffe_id", "x509_uri", "x509_subject_alternative_name"):
-        for raw in auth_context.get(entry, ()):
-            fleet, marker, site = raw.decode("utf-8", "replace").partition("/site/")
-            if marker and fleet.startswith("spiffe://") and site and "/" not in site:
-                return site
-    return None
+    # Not x509_subject_alternative_name: that one mixes DNS names and e-mail addresses with URIs.
+    identities = {bytes(raw) for entry in ("peer_spiffe_id", "x509_uri") for raw in auth_context.get(entry, ())}
+    if len(identities) != 1:
+        return None  # none, or several: nobody knows for whom it speaks
+    fleet, marker, site = identities.pop().decode("utf-8", "replace").partition("/site/")
+    named = marker and fleet.startswith("spiffe://") and len(fleet) > len("spiffe://") and site and "/" not in site
+    return site if named else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import TypeAlias
 
 from gridpivot.v1 import session_pb2 as wire
@@ -28,11 +29,48 @@ class Pending:
 
 @dataclass(slots=True)
 class _LaneQueue:
-    """Unacknowledged records of one lane. `live` were spooled in this session, `backlog` before it."""
+    """Unacknowledged records of one lane, seq -> bytes. `live` were spooled in this session, `backlog` before it.
 
-    waiting: OrderedDict[int, int] = field(default_factory=OrderedDict)  # seq -> bytes, ascending
+    Both ascend: forty thousand records of backlog are looked at from their ends only.
+    """
+
+    live: OrderedDict[int, int] = field(default_factory=OrderedDict)
+    backlog: OrderedDict[int, int] = field(default_factory=OrderedDict)
     in_flight: dict[int, int] = field(default_factory=dict)
-    live_from: int = 1
+    size: int = 0  # bytes of all three
+
+    def add(self, seq: int, size: int) -> None:
+        self.remove(seq)
+        late = bool(self.live) and seq < next(reversed(self.live))
+        self.live[seq] = size
+        self.size += size
+        if late:
+            self.live = OrderedDict(sorted(self.live.items()))
+
+    def remove(self, seq: int) -> int | None:
+        """Drop one record wherever it stands; its bytes if it was in flight, None if it was nowhere."""
+        for queue in (self.live, self.backlog):
+            size = queue.pop(seq, None)
+            if size is not None:
+                self.size -= size
+                return 0
+        size = self.in_flight.pop(seq, None)
+        self.size -= size or 0
+        return size
+
+    def through(self, seq: int) -> list[int]:
+        """Numbers up to and including `seq`."""
+        done = [s for s in self.in_flight if s <= seq]
+        for queue in (self.backlog, self.live):
+            done += takewhile(lambda s: s <= seq, queue)
+        return done
+
+    def restart(self) -> None:
+        """Everything waits again, as backlog."""
+        if self.live or self.in_flight:
+            self.backlog = OrderedDict(sorted({**self.backlog, **self.live, **self.in_flight}.items()))
+            self.live.clear()
+            self.in_flight.clear()
 
 
 class Outbox:
@@ -55,37 +93,33 @@ class Outbox:
     def waiting(self, lane: Lane) -> int:
         """Records of a lane that are not acknowledged, sent or not (count)."""
         queue = self._lanes[lane]
-        return len(queue.waiting) + len(queue.in_flight)
+        return len(queue.live) + len(queue.backlog) + len(queue.in_flight)
 
     def waiting_bytes(self, lane: Lane) -> int:
         """Bytes of a lane that are not acknowledged."""
-        queue = self._lanes[lane]
-        return sum(queue.waiting.values()) + sum(queue.in_flight.values())
+        return self._lanes[lane].size
 
     def lowest(self, lane: Lane) -> int | None:
         """Lowest sequence number that is not acknowledged; None when there is none."""
         queue = self._lanes[lane]
-        return min((*queue.waiting, *queue.in_flight), default=None)
+        ends = [next(iter(waiting)) for waiting in (queue.backlog, queue.live) if waiting]
+        return min((*ends, *queue.in_flight), default=None)
 
     def add(self, record: Pending) -> None:
         """A record is durable in the spool and may be sent."""
-        self._lanes[record.lane].waiting[record.seq] = record.size
+        self._in_flight_bytes -= self._lanes[record.lane].in_flight.get(record.seq, 0)
+        self._lanes[record.lane].add(record.seq, record.size)
 
     def forget(self, lane: Lane, seqs: Iterable[int]) -> None:
         """Records were dropped on purpose from the spool."""
-        queue = self._lanes[lane]
         for seq in seqs:
-            queue.waiting.pop(seq, None)
-            self._in_flight_bytes -= queue.in_flight.pop(seq, 0)
+            self._in_flight_bytes -= self._lanes[lane].remove(seq) or 0
 
     def restart(self) -> None:
         """A new session begins: everything in flight waits again, and what waits is backlog."""
         self._in_flight_bytes = 0
         for queue in self._lanes.values():
-            queue.waiting.update(queue.in_flight)
-            queue.in_flight.clear()
-            queue.waiting = OrderedDict(sorted(queue.waiting.items()))
-            queue.live_from = max(queue.waiting, default=queue.live_from - 1) + 1
+            queue.restart()
 
     def take(self) -> Pending | None:
         """The next record to send, marked as in flight; None when the window is full or nothing waits.
@@ -95,37 +129,40 @@ class Outbox:
         choice = self._choose()
         if choice is None:
             return None
-        lane, seq = choice
-        size = self._lanes[lane].waiting[seq]
+        lane, seq, waiting = choice
+        size = waiting[seq]
         if self._in_flight_bytes and self._in_flight_bytes + size > self.window_bytes:
             return None
-        del self._lanes[lane].waiting[seq]
+        del waiting[seq]
         self._lanes[lane].in_flight[seq] = size
         self._in_flight_bytes += size
         return Pending(lane, seq, size)
 
-    def _choose(self) -> tuple[Lane, int] | None:
-        events = self._lanes[wire.LANE_EVENTS].waiting
-        if events:
-            return wire.LANE_EVENTS, next(iter(events))
-        site, devices = self._lanes[wire.LANE_SITE], self._lanes[wire.LANE_DEVICES]
-        if site.waiting and next(reversed(site.waiting)) >= site.live_from:
-            live = next(seq for seq in site.waiting if seq >= site.live_from)
-            return wire.LANE_SITE, live
-        if devices.waiting and next(reversed(devices.waiting)) >= devices.live_from:
-            return wire.LANE_DEVICES, next(reversed(devices.waiting))
-        if site.waiting:
-            return wire.LANE_SITE, next(iter(site.waiting))
-        if devices.waiting:
-            return wire.LANE_DEVICES, next(reversed(devices.waiting))
+    def _choose(self) -> tuple[Lane, int, OrderedDict[int, int]] | None:
+        events, site, devices = (self._lanes[lane] for lane in LANES)
+        order = (
+            (wire.LANE_EVENTS, events.backlog),
+            (wire.LANE_EVENTS, events.live),
+            (wire.LANE_SITE, site.live),
+            (wire.LANE_DEVICES, devices.live),
+            (wire.LANE_SITE, site.backlog),
+            (wire.LANE_DEVICES, devices.backlog),
+        )
+        for lane, waiting in order:
+            if waiting:
+                return lane, next(reversed(waiting) if lane in NEWEST_FIRST else iter(waiting)), waiting
         return None
 
     def acked(self, ack: wire.LaneAck) -> list[int]:
         """Take an acknowledgement; returns the sequence numbers that the spool may delete now."""
-        if ack.lane not in self._lanes:
+        queue = self._lanes.get(ack.lane)
+        if queue is None:
             return []
-        queue = self._lanes[ack.lane]
-        also = set(ack.also_seqs)
-        done = [s for s in (*queue.waiting, *queue.in_flight) if s <= ack.through_seq or s in also]
+        done = queue.through(ack.through_seq)
         self.forget(ack.lane, done)
+        for seq in ack.also_seqs:
+            freed = queue.remove(seq)
+            if freed is not None:
+                self._in_flight_bytes -= freed
+                done.append(seq)
         return done
