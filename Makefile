@@ -30,7 +30,7 @@ lint: .venv/dev.stamp ## ruff, mypy, the floors of the house, the contract
 	$(PY) deploy/check_stubs.py
 
 proto: .venv/dev.stamp ## generate gridpivot/v1 from protos/
-	$(PY) -m grpc_tools.protoc -Iprotos --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. $$(cd protos && find gridpivot -name '*.proto' | sort)
+	PATH=$(CURDIR)/$(BIN):$$PATH $(PY) -m grpc_tools.protoc -Iprotos --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. $$(cd protos && find gridpivot -name '*.proto' | sort)
 	@touch gridpivot/v1/__init__.py
 
 bench-%: .venv/dev.stamp ## bench-governor, bench-ingest, bench-metrics, bench-dispatch: last line is one JSON object

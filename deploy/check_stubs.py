@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,7 +16,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as out:
         outputs = [f"--{kind}_out={out}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
         command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{root / 'protos'}", *outputs, *protos]
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        # protoc looks for the mypy plugins on PATH; they lie beside this interpreter.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+        if done.returncode:
+            sys.stderr.write(f"protoc failed: {done.stderr.strip()}\n")
+            return 1
         fresh = {p.relative_to(out): p.read_bytes() for p in Path(out).rglob("*.py*")}
     kept = {
         p.relative_to(root): p.read_bytes()

@@ -186,7 +186,7 @@ class Hello(_message.Message):
     site: _builtins.str
     """Site name; must equal the name in the client certificate."""
     boot_id: _builtins.bytes
-    """Changes when the agent's process restarts or its spool starts anew (16 bytes)."""
+    """Identity of the spool: new when the spool starts anew; sequence numbers go on over restarts (16 bytes)."""
     agent_version: _builtins.str
     """Agent version, such as "0.1.0"."""
     inventory_hash: _builtins.bytes
