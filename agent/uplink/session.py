@@ -119,6 +119,9 @@ class Uplink:
         attempt = 0
         try:
             while True:
+                if self.state.blackholed:
+                    await asyncio.sleep(0.2)  # dialling would get through, and a welcome would renew the lease
+                    continue
                 before = self.state.sessions_total
                 pause_s, reason = await self._attempt()
                 attempt = 0 if self.state.sessions_total > before else attempt + 1
