@@ -55,7 +55,6 @@ class UplinkState:
     sessions_total: int = 0
     records_sent_total: int = 0
     records_acked_total: int = 0
-    blackholed: bool = False  # a test's way to lose the link without telling TCP
 
 
 class Uplink:
@@ -119,9 +118,6 @@ class Uplink:
         attempt = 0
         try:
             while True:
-                if self.state.blackholed:
-                    await asyncio.sleep(0.2)  # dialling would get through, and a welcome would renew the lease
-                    continue
                 before = self.state.sessions_total
                 pause_s, reason = await self._attempt()
                 attempt = 0 if self.state.sessions_total > before else attempt + 1
@@ -214,8 +210,6 @@ class Uplink:
             response = await stream.read()
             if not isinstance(response, wire.SessionResponse):
                 return 0.0, "the controller closed the stream"
-            if self.state.blackholed:
-                continue
             watch.heard(self._clock.now().monotonic_s)
             match response.WhichOneof("kind"):
                 case "acks":
@@ -239,9 +233,6 @@ class Uplink:
             now_s = self._clock.now().monotonic_s
             if watch.dead(now_s):
                 return 0.0, f"nothing heard for {watch.dead_after_s:.0f} s"
-            if self.state.blackholed:
-                await asyncio.sleep(0.2)
-                continue
             if watch.due(now_s):
                 beat = wire.Heartbeat(monotonic_ms=round(now_s * 1000), echo_monotonic_ms=watch.peer_monotonic_ms)
                 await self._put(stream, wire.SessionRequest(heartbeat=beat))

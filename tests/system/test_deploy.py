@@ -236,6 +236,7 @@ async def sites(place: Path, session_port: int) -> AsyncIterator[list[int]]:
         hosted.append(HostedSite(HostSpec(f"127.0.0.1:{session_port}", place, os.getpid(), 1.0), raw))
     servers = []
     for site in hosted:
+        await site.open()
         exporter = AgentExporter(site.agent, site.world, SystemClock(), per_device=True)
         servers.append(HttpServer({"/metrics": exporter.metrics}, "127.0.0.1", 0))
 

@@ -25,6 +25,7 @@ from gridpivot.link.lanes import Lane
 from gridpivot.v1 import plan_pb2, session_pb2_grpc
 from gridpivot.v1 import session_pb2 as wire
 from gridpivot.v1 import telemetry_pb2 as pb
+from sim.bad_link import BadLink
 
 DEADLINE_S = 25.0
 CLOCK = SystemClock()
@@ -44,6 +45,7 @@ class Centre:
         self.directory, self.authority = directory, authority
         self.own = issue_server(authority, ["localhost", "127.0.0.1"], dt.datetime.now(dt.UTC))
         self.port = 0
+        self.link: BadLink  # what agents dial; it can go dark
         self.timing = LinkTiming(heartbeat_ms=200, dead_after_ms=1_200, window_bytes=256 * 1024)
         self.running = False
 
@@ -55,7 +57,11 @@ class Centre:
         self.server = grpc.aio.server(options=list(SERVER_OPTIONS))
         session_pb2_grpc.add_SessionServiceServicer_to_server(self.servicer, self.server)
         credentials = session_server_credentials(self.authority.certificate_pem, self.own)
+        first = self.port == 0
         self.port = self.server.add_secure_port(f"127.0.0.1:{self.port}", credentials)
+        if first:
+            self.link = BadLink("127.0.0.1", self.port)
+            await self.link.start()
         await self.server.start()
         self.running = True
 
@@ -90,7 +96,7 @@ class Site:
             own = issue_site(centre.authority, "test", certified, dt.datetime.now(dt.UTC))
         self.name = name
         self.uplink = Uplink(
-            UplinkTarget(f"127.0.0.1:{centre.port}", client_credentials(ca, own), name),
+            UplinkTarget(f"127.0.0.1:{centre.link.port}", client_credentials(ca, own), name),
             directory / "spool.sqlite",
             CLOCK,
             on_plan=self.plans.append,
@@ -138,6 +144,7 @@ async def centre(tmp_path: Path) -> AsyncIterator[Centre]:
     await made.start()
     yield made
     await made.stop()
+    await made.link.stop()
 
 
 @pytest.fixture

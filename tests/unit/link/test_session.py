@@ -164,12 +164,12 @@ async def test_lost_link_is_noticed_on_either_side_by_heartbeats_and_made_good(c
     await until(lambda: falcon.beats)
     if patient == "controller":
         centre.servicer._live["falcon-1"]._watch.dead_after_s = 1e9
-    falcon.uplink.state.blackholed = True
+    centre.link.dark()
     falcon.say("while dark")
     await until(lambda: falcon.links[-1][0] is False)
     assert patient != "controller" or "nothing heard" in falcon.links[-1][1]
     await until(lambda: centre.fleet["falcon-1"].link is LinkState.SILENT)
-    falcon.uplink.state.blackholed = False
+    centre.link.light()
     await falcon.delivered()
     assert await centre.events() == ["while dark"]
 

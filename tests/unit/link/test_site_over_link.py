@@ -40,7 +40,9 @@ async def agent(centre: Centre, tmp_path: Path) -> AsyncIterator[SiteAgent]:
         Policy(ceiling_w=CEILING_W, protection_w=1.08 * CEILING_W, stage=Stage.FULL),
         inventory,
         Hardware(world, world, world),
-        UplinkTarget(f"127.0.0.1:{centre.port}", client_credentials(centre.authority.certificate_pem, own), "falcon-1"),
+        UplinkTarget(
+            f"127.0.0.1:{centre.link.port}", client_credentials(centre.authority.certificate_pem, own), "falcon-1"
+        ),
         {"k1": KEY.public_key()},
         tmp_path / "agent",
         CLOCK,
@@ -82,10 +84,10 @@ async def test_lease_lives_on_heartbeats_ends_without_them_and_comes_back(centre
     accepted_s = agent.book.accepted_at.monotonic_s
     await until(lambda: CLOCK.now().monotonic_s > accepted_s + 1.3 * LEASE_MS / 1000)
     assert agent.book.leased(CLOCK.now())
-    agent.uplink.state.blackholed = True
+    centre.link.dark()
     await until(lambda: agent.orders.rung is Rung.HOLD)
     assert centre.fleet["falcon-1"].link is LinkState.SILENT
-    agent.uplink.state.blackholed = False
+    centre.link.light()
     await until(lambda: agent.orders.rung is Rung.PLAN)
     await until(lambda: agent.uplink.waiting() == 0)
     kinds = [event.kind for event in await centre.store.lanes.events("falcon-1", 1_000)]

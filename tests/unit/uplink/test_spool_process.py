@@ -13,18 +13,26 @@ import pytest
 pytestmark = pytest.mark.system
 
 WRITER = """
-import sys
+import sys, time
 from pathlib import Path
 from agent.uplink.spool import Spool
 
+told = 0
+
 def durable(records):
+    global told
+    told += len(records)
     for record in records:
         sys.stdout.write(f"{record.lane} {record.seq}\\n")
     sys.stdout.flush()
 
 spool = Spool(Path(sys.argv[1]), durable, lambda lane, seqs: None)
 sys.stdout.write(spool.opened.boot_id.hex() + "\\n")
+given = 0
 while True:
+    while given - told > 200:  # a writer that never waits would only measure memory
+        time.sleep(0.001)
+    given += 2
     for lane in (1, 2):
         seq = spool.append(lane, lane, b"%d" % (1000 * (spool.last_seq[lane] + 1)), 7)
 """
