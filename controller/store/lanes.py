@@ -158,7 +158,7 @@ class LaneStore:
             cursor = cursors.get(key, self._cursors[key])
             new = sum(not cursor.holds(seq) for seq in set(seqs))
             fresh, repeated = fresh + new, repeated + len(seqs) - new
-            cursors[key] = cursor.after(seqs)
+            cursors[key] = cursor.after(seqs, may_let_go=key[2] == session.LANE_DEVICES)
         for table, rows in batch.rows.items():
             await connection.execute(insert(table).on_conflict_do_nothing(), rows)
         if batch.inventories:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Devices are sent newest first, so gaps are normal; beyond this many separate records the oldest gap is let go.
+# Device tables are sent newest first, so gaps are normal there; beyond this many separate records the oldest gap is
+# let go. In the other lanes a gap is backlog that still waits at the site: letting go would acknowledge it unsent.
 ALSO_MAX = 2_000
 
 
@@ -20,11 +21,11 @@ class LaneCursor:
         """Whether this record needs no sending."""
         return seq <= self.through_seq or seq in self.also_seqs
 
-    def after(self, seqs: Iterable[int]) -> LaneCursor:
-        """The cursor once these records are committed."""
+    def after(self, seqs: Iterable[int], *, may_let_go: bool = False) -> LaneCursor:
+        """The cursor once these records are committed; `may_let_go` is for the device lane alone."""
         above = sorted({s for s in seqs if s > self.through_seq}.union(self.also_seqs))
         through, taken = _climb(self.through_seq, above)
-        if len(above) - taken > ALSO_MAX:
+        if may_let_go and len(above) - taken > ALSO_MAX:
             taken = len(above) - ALSO_MAX
             through, more = _climb(above[taken - 1], above[taken:])
             taken += more

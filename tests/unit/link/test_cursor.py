@@ -47,7 +47,16 @@ def test_order_and_repetition_of_commits_do_not_matter(seqs: list[int]) -> None:
 def test_gap_that_never_closes_does_not_hold_the_lane_for_ever() -> None:
     cursor = LaneCursor()
     for seq in range(2, 2 * ALSO_MAX + 4, 2):
-        cursor = cursor.after([seq])
+        cursor = cursor.after([seq], may_let_go=True)
     assert len(cursor.also_seqs) <= ALSO_MAX
     assert cursor.through_seq > 0
     assert cursor.holds(2 * ALSO_MAX + 2)
+
+
+def test_backlog_that_still_waits_at_a_site_is_never_acknowledged_unsent() -> None:
+    cursor = LaneCursor()
+    for seq in range(1_000, 1_000 + 3 * ALSO_MAX):  # live records, while 1..999 wait at the site
+        cursor = cursor.after([seq])
+    assert cursor.through_seq == 0
+    assert not cursor.holds(1)
+    assert cursor.holds(1_000 + 3 * ALSO_MAX - 1)
