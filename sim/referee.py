@@ -22,6 +22,7 @@ class Reallocation:
     asked_w: float
     took_s: float | None = None
     superseded: bool = False
+    under_order: bool = False  # a ceiling was lowered while AI waited, or had not been reached when it asked
 
 
 @dataclass(slots=True)
@@ -64,12 +65,15 @@ class Referee:
             self._open.superseded = True
         self._open = None
         if asked_w > 1.02 * before_w:
-            self._open = Reallocation(at_s, asked_w)
+            pressed = self._lowered is not None and not self._inside_since_order
+            self._open = Reallocation(at_s, asked_w, under_order=pressed)
             self.findings.reallocations.append(self._open)
 
     def order(self, at_s: float, ceiling_w: float) -> None:
         """A lower ceiling is in force from now on."""
         self._lowered, self._inside_since_order = (at_s, ceiling_w), False
+        if self._open is not None and self._open.took_s is None:
+            self._open.under_order = True
 
     def release(self) -> None:
         """The site's own ceiling again."""

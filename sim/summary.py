@@ -45,7 +45,8 @@ def build(findings: Sequence[Mapping[str, Any]], measured: Measured) -> dict[str
     """The summary document; `misses` names every bar that was not reached and by how much."""
     fast = [f for f in findings if not f["stock_only"]]
     slow = [f for f in findings if f["stock_only"]]
-    fast_s, fast_open = _reallocations(fast)
+    fast_s, fast_open = _reallocations(fast, under_order=False)
+    order_s, order_open = _reallocations(fast, under_order=True)
     slow_s, slow_open = _reallocations(slow)
     grace = [g for f in findings for g in f["grace_s"]]
     summary: dict[str, Any] = {
@@ -59,6 +60,11 @@ def build(findings: Sequence[Mapping[str, Any]], measured: Measured) -> dict[str
         "reallocation_p50_s": _rounded(statistics.median(fast_s) if fast_s else None),
         "reallocation_max_s": _rounded(max(fast_s, default=None)),
         "reallocations_unfinished": fast_open,
+        "under_orders": {
+            "reallocations": len(order_s),
+            "reallocation_max_s": _rounded(max(order_s, default=None)),
+            "unfinished": order_open,
+        },
         "slow_families": {
             "reallocations": len(slow_s),
             "reallocation_max_s": _rounded(max(slow_s, default=None)),
@@ -88,9 +94,9 @@ def build(findings: Sequence[Mapping[str, Any]], measured: Measured) -> dict[str
     return summary
 
 
-def _reallocations(findings: Sequence[Mapping[str, Any]]) -> tuple[list[float], int]:
+def _reallocations(findings: Sequence[Mapping[str, Any]], under_order: bool | None = None) -> tuple[list[float], int]:
     """Seconds of those that were completed, and how many were not before demand changed again or time ran out."""
-    every = [r for f in findings for r in f["reallocations"]]
+    every = [r for f in findings for r in f["reallocations"] if under_order in (None, r["under_order"])]
     return [r["took_s"] for r in every if r["took_s"] is not None], sum(r["took_s"] is None for r in every)
 
 

@@ -128,7 +128,8 @@ def _act(tick: _Tick, sensed: Sensed, standing: Standing, now: Estimate, orders:
     need_w = over_w - now.shed_credit_w
     if rise_w > 0.0 and pressing:
         # For room the cautious sum counts: too little would cost AI a second round through the meter's delay.
-        need_w = max(need_w, rise_w - room_w - now.soon_credit_w)
+        room_soon_w = room_w + min(now.other_tail_w, max(0.0, -room_w))
+        need_w = max(need_w, rise_w - room_soon_w - now.soon_credit_w)
     short_w = 0.0
     if need_w > 0.0005 * policy.ceiling_w:
         short_w = _shed(tick, sensed, standing, limits, need_w, breach=over_w > 0.0)

@@ -32,7 +32,8 @@ class Estimate:
     likely_w: float
     worst_w: float
     shed_credit_w: float  # commanded or proven, maybe not on the meter yet
-    soon_credit_w: float  # the part of it that will show within seconds
+    soon_credit_w: float  # in flight or made for AI, showing within seconds
+    other_tail_w: float  # proven sheds for other ends, maybe not on the meter yet
     wake_w: float
     silent: int
 
@@ -84,13 +85,16 @@ def estimate(
     soon_w = float(state.moved_w[soon].sum())
     shed_tail_w, wake_tail_w = tail_w(state.shed_tails, now_s), tail_w(state.wake_tails, now_s)
     mining_w = state.correction * reported_w
+    other_tail_w = 0.0
     if trust is MeterTrust.TRUSTED and sensed.meter is not None:
         base_w = sensed.meter.power_w
         state.trusted_w, state.trusted_ai_w = base_w, ai_w
         state.raised_since_w = state.shed_since_w = 0.0
         credit_w += shed_tail_w
-        # Sheds for other ends are on the meter soon enough; counting them longer would leave AI short.
-        soon_w += tail_w(state.ai_tails, now_s)
+        # Sheds for other ends only fill a breach: counted as room for AI they would leave it short.
+        ai_tail_w = tail_w(state.ai_tails, now_s)
+        soon_w += ai_tail_w
+        other_tail_w = max(0.0, shed_tail_w - ai_tail_w)
         _learn(state, base_w, reported_w, ai_w, policy, now_s)
     else:
         base_w = _blind_w(state, mining_w, ai_w, policy)
@@ -117,6 +121,7 @@ def estimate(
         worst_w=base_w + gap_worst_w + wake_full_w + wake_tail_w + debt_w + reserve_w,
         shed_credit_w=credit_w,
         soon_credit_w=soon_w,
+        other_tail_w=other_tail_w,
         wake_w=wake_full_w,
         silent=int(standing.silent.sum()),
     )

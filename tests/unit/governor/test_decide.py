@@ -251,3 +251,16 @@ def test_room_given_to_ai_is_not_given_to_mining_at_the_same_tick(make_rig: type
         raised = [c for c in actions.limits if c.why == "demand_rose"]
         if up_w and raised:
             assert up_w <= actions.picture.room_w
+
+
+def test_a_breach_and_an_ai_step_together_are_shed_for_once(make_rig: type[Rig]) -> None:
+    rig = make_rig(meter_delay_s=5.0)
+    rig.run(40)
+    rig.demand(0.95)
+    rig.run(9)
+    lowered_w = 0.85 * rig.ceiling_w
+    rig.orders = Orders(lowered_w, Rung.CLIPPED_PLAN, None, [None])
+    rig.run(40)
+    assert rig.world.true_power_w <= lowered_w
+    # Once for the breach and once for AI, each a little more than asked: not the breach all over again for AI.
+    assert rig.world.true_power_w >= 0.88 * lowered_w
