@@ -35,6 +35,7 @@ MIXED = (0.22, 0.26, 0.22, 0.22, 0.08)
 STOCK_ONLY = (0.0, 0.0, 0.0, 0.0, 1.0)
 STOCK_ONLY_EVERY = 13  # every 13th site has nothing else
 OVERHEAD_WORST = 0.06
+EVENT_LEAD_S = 15.0  # how long before a grid event its sites begin to go down
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """A host process of the demo: about ten virtual sites, each a complete agent, and a referee for each.
 
-Speaks JSON lines with its parent: reads `go`, `ceiling`, `release`, `stop`; writes `up`, `beat` and, last, `summary`.
+Speaks JSON lines with its parent: reads `go`, `announce`, `ceiling`, `release`, `stop`; writes `up`, `beat` and, last, `summary`.
 Ends by itself when standard input closes.
 """
 
@@ -37,6 +37,8 @@ async def play(spec: HostSpec) -> None:
                     site.go(line["at_s"], line.get("repeat_s"))
             case "ceiling":
                 by_name[line["site"]].order(line["ceiling_w"])
+            case "announce":
+                by_name[line["site"]].announce()
             case "release":
                 by_name[line["site"]].release()
             case "stop":

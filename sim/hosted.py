@@ -17,14 +17,13 @@ from gridpivot.link.credentials import KeyPair, client_credentials, read_public,
 from gridpivot.segments import class_segments, machines_by_mode, merit_order
 from gridpivot.vocabulary import Mode
 from sim.bad_link import BadLink
-from sim.fleet import SiteSpec, inventory_of, policy_of, truth_of
+from sim.fleet import EVENT_LEAD_S, SiteSpec, inventory_of, policy_of, truth_of
 from sim.hostspec import HostSpec
 from sim.referee import Referee
 from sim.scenario import LOW, SiteStory
 from sim.virtual import MeterFault, VirtualSite
 
 FILL = 0.985  # of the ceiling, when the story begins
-EVENT_LEAD_S = 15.0
 HASHPRICE_USD_PER_PH_DAY = 50.0  # only for the world's first moment
 
 
@@ -116,6 +115,10 @@ class HostedSite:
     def order(self, ceiling_w: float) -> None:
         """The grid lowers the ceiling now."""
         self.referee.order(time.monotonic(), ceiling_w)
+
+    def announce(self) -> None:
+        """The site goes down ahead of an order."""
+        self.referee.announce()
 
     def release(self) -> None:
         """The grid lets go."""

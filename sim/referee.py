@@ -22,7 +22,7 @@ class Reallocation:
     asked_w: float
     took_s: float | None = None
     superseded: bool = False
-    under_order: bool = False  # a ceiling was lowered while AI waited, or had not been reached when it asked
+    under_order: bool = False  # a ceiling was lowered (or went down ahead of time) while AI waited
 
 
 @dataclass(slots=True)
@@ -72,6 +72,11 @@ class Referee:
     def order(self, at_s: float, ceiling_w: float) -> None:
         """A lower ceiling is in force from now on."""
         self._lowered, self._inside_since_order = (at_s, ceiling_w), False
+        if self._open is not None and self._open.took_s is None:
+            self._open.under_order = True
+
+    def announce(self) -> None:
+        """The site begins to go down for an order that it has been given notice of."""
         if self._open is not None and self._open.took_s is None:
             self._open.under_order = True
 

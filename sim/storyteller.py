@@ -12,7 +12,7 @@ from gridpivot.v1 import operator_pb2 as op
 from gridpivot.v1 import operator_pb2_grpc
 from sim import staging
 from sim.children import Child
-from sim.fleet import REGIONS, SiteSpec
+from sim.fleet import EVENT_LEAD_S, REGIONS, SiteSpec
 from sim.scenario import Scenario
 
 CALL_DEADLINE_S = 5.0
@@ -88,6 +88,9 @@ class Storyteller:
             metadata=self._metadata,
         )
         if ordered is None:
+            await asyncio.sleep(max(0.0, at_s - EVENT_LEAD_S - time.monotonic()))
+            for name in names:
+                self._host_of(name).tell(op="announce", site=name)
             await asyncio.sleep(max(0.0, at_s - time.monotonic()))
             self._order(names, ratio)
         await asyncio.sleep(max(0.0, to_s - time.monotonic()))
