@@ -17,7 +17,6 @@ import numpy.typing as npt
 from gridpivot.errors import BadReport
 from gridpivot.v1 import telemetry_pb2 as pb
 
-FloatArray = npt.NDArray[np.float32]
 AnyArray = npt.NDArray[Any]
 
 

@@ -24,7 +24,7 @@ from gridpivot.link.credentials import client_credentials
 from gridpivot.v1 import operator_pb2 as op
 from gridpivot.v1 import operator_pb2_grpc
 from sim import staging
-from sim.aftermath import Use, agent_counters, count_lost, spool_figures, use_of
+from sim.aftermath import agent_counters, count_lost, spool_figures, use_of
 from sim.children import Child, Line, wait_for_log
 from sim.fleet import REGIONS, SiteSpec, classes, inventory_of, site_specs
 from sim.scenario import SCENARIOS, Scenario
@@ -352,6 +352,3 @@ class Stage:
                 return
         silent = [c.name for c in (*self._hosts, self._wire_host) if c is not None and c.name not in self._summaries]
         raise GridpivotError(f"no summary from {', '.join(silent)}; see the logs (--keep DIR keeps them)")
-
-
-__all__ = ["Stage", "Use", "Wishes"]

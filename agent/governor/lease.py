@@ -252,11 +252,6 @@ class PlanBook:
         """Events in force now: id -> ceiling [W]."""
         return {w.event_id: w.ceiling_w for w in self._all_windows() if w.active(now)}
 
-    def event_started_s(self, event_id: str) -> float | None:
-        """UTC start of a known event [s]."""
-        window = self._windows.get(event_id) or self._durable_windows.get(event_id)
-        return None if window is None else window.starts_unix_s
-
     def _all_windows(self) -> list[Window]:
         held = [] if self._unkept is None else [w for k, w in self._durable_windows.items() if k not in self._windows]
         return [*self._windows.values(), *held]

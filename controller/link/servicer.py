@@ -8,7 +8,7 @@ the first lives, and said on both sides.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -93,7 +93,6 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         self._fleet, self._store, self._board, self._timing, self._clock = fleet, store, board, timing, clock
         self._live: dict[str, _Session] = {}
         self.counters = LinkCounters()
-        self.on_data: Callable[[str], None] = lambda site: None
 
     async def Session(  # type: ignore[override]  # noqa: N802 - grpc.aio hands the context read and write
         self, request_iterator: AsyncIterator[wire.SessionRequest], context: Context
@@ -285,7 +284,6 @@ class _Session:
             counters.bytes_total += len(record.payload)
             arrivals.append(Arrival(record.seq, self._apply(record, now)))
         await self._queue.put((batch.lane, arrivals))
-        self._owner.on_data(self.live.name)
 
     def _apply(
         self, record: wire.LaneRecord, now: Instant

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Protocol
@@ -96,7 +97,7 @@ class ApiPort(asyncio.Protocol):
             self._feeding.cancel()
 
 
-class WireMiner:
+class WireMiner(ABC):
     """Base of the three firmware families: a machine, a port, a clock."""
 
     family = ""
@@ -130,7 +131,7 @@ class WireMiner:
         self._servers.append(server)
         await self._start_web(host, http_port)
 
-    async def _start_web(self, host: str, http_port: int) -> None:
+    async def _start_web(self, host: str, http_port: int) -> None:  # noqa: B027 - most families have no web server
         """Families with a web server listen here."""
 
     async def stop(self) -> None:
@@ -139,9 +140,9 @@ class WireMiner:
             server.close()
         self._servers.clear()
 
+    @abstractmethod
     def answer(self, request: dict[str, Any]) -> bytes | None:
         """Reply to one API request."""
-        raise NotImplementedError
 
 
 def status(code: int, message: str, letter: str = "S", description: str = DESCRIPTION) -> list[dict[str, Any]]:

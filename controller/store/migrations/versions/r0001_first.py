@@ -5,6 +5,7 @@ Written out and not derived from schema.py: a revision must build the same table
 
 import sqlalchemy as sa
 from alembic import op
+from alembic.util import CommandError
 
 revision = "0001"
 down_revision = None
@@ -119,4 +120,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Refuse: going back would drop what sites were told is kept."""
-    raise NotImplementedError("restore a backup instead")
+    raise CommandError("this store does not go back a revision; restore a backup instead")
