@@ -45,6 +45,15 @@ class PoolReading:
 
 
 @dataclass(frozen=True, slots=True)
+class Grouping:
+    """Devices by one level of the house (feeder, container, pdu, rack): index[i] into names, -1 = unknown."""
+
+    level: str
+    names: tuple[str, ...]
+    index: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
 class SiteInventory:
     """Fixed order of devices: row i has class class_index[i] and hangs on feeder feeder_index[i]."""
 
@@ -54,6 +63,7 @@ class SiteInventory:
     feeder_index: npt.NDArray[np.uint16]
     mac_addresses: bytes
     pools: tuple[AiPool, ...]
+    groupings: tuple[Grouping, ...] = ()
 
     @property
     def device_count(self) -> int:

@@ -88,6 +88,11 @@ class Reason(Coded):
     IN_FLIGHT = "in_flight"
     FAILED = "failed"
     FAULT = "fault"
+    WRONG_DEVICE = "wrong_device"
+    IMPLAUSIBLE = "implausible"
+    CIRCUIT_LIMIT = "circuit_limit"
+    NO_AIRFLOW = "no_airflow"
+    WEAR = "wear"
 
 
 class Load(StrEnum):
@@ -185,6 +190,14 @@ class EventKind(StrEnum):
     AI_REFUSED = "ai_refused"
     SPOOL_DEGRADED = "spool_degraded"
     DEVICES_SILENT = "devices_silent"
+    DEVICE_FOUND = "device_found"
+    DEVICE_MOVED = "device_moved"
+    DEVICE_LOST = "device_lost"
+    DEVICE_SWAPPED = "device_swapped"
+    LOCK_SET = "lock_set"
+    LOCK_CLEARED = "lock_cleared"
+    POOLS_LOST = "pools_lost"
+    FEEDER_OPENED = "feeder_opened"
 
 
 class LinkState(StrEnum):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agent.asic.family import CAPABILITIES
+from agent.asic.registry import CAPABILITIES
 from agent.backends import SiteInventory
 from agent.governor.state import Policy
 from gridpivot.curves import AiPool, MinerClass, gpu_pool, miner_class

@@ -13,26 +13,23 @@ from typing import Any
 
 import orjson
 
+from agent.asic.cgminer import name_sections, plain, split_joined
 from agent.asic.family import (
     ACCEPTED,
-    MAX_HASHRATE_HS,
-    MAX_POWER_W,
     ApiRequest,
+    Auth,
+    Capabilities,
     Dialogue,
+    Family,
     HttpRequest,
     Login,
     Memory,
     Outcome,
+    Ports,
     Reading,
     Request,
-    bounded,
-    count,
-    first,
-    number,
-    status_of,
-    text_or_none,
 )
-from agent.asic.luxos import split_joined
+from agent.asic.figures import bounded, count, first, number, scaled, status_of, text_or_none
 from gridpivot.errors import BadReply, DeviceUnreachable
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 
@@ -42,10 +39,27 @@ MODE_KEYS = ("miner-mode", "bitmain-work-mode")
 WAKE_S = 300.0
 
 
-class Antminer:
+class Antminer(Family):
     """Stock Antminer (S19 and later)."""
 
     name = "antminer"
+    capabilities = Capabilities(
+        sleep=True,
+        low=True,
+        turbo=True,
+        watt_limit=False,
+        percent=False,
+        has_power=False,
+        shed_s=60.0,
+        wake_s=300.0,
+        persists=True,
+        cost="the mining daemon restarts with every change of mode",
+        source="no sourced figure for speed, minutes are assumed; the mode is in the stored configuration",
+        connections=2,
+    )
+    ports = Ports(aux=6060)
+    factory_login = Login("root", "root")  # public knowledge
+    probes = (plain("version"), HttpRequest("web_root", "GET", "/", auth=Auth.NONE, plain_text=True))
 
     def requests(self, memory: Memory) -> tuple[Request, ...]:
         """`summary` and `stats`: joined until the device refuses that, then one each."""
@@ -70,6 +84,16 @@ class Antminer:
             return {}, True
         return {request.name: reply}, False
 
+    def recognise(self, replies: Mapping[str, Any]) -> bool:
+        """BMMiner in a version, the configuration page, or cgminer stats that no other firmware claims."""
+        return "BMMiner" in repr(replies) or READ_CONF.name in replies or "stats" in replies or _gigahash(replies)
+
+    def name_reply(self, stem: str, value: Any) -> dict[str, Any]:
+        """By section; the configuration page by its work mode."""
+        if isinstance(value, Mapping) and "pools" in value and any(key in value for key in MODE_KEYS):
+            return {READ_CONF.name: value}
+        return name_sections(value)
+
     def parse(self, replies: Mapping[str, Any], memory: Memory) -> Reading:
         """Hashrates are GH/s, numbers or strings. Without a sensor watts stay unknown, for the caller to model."""
         summary = first(replies.get("summary"), "SUMMARY")
@@ -82,11 +106,11 @@ class Antminer:
             (
                 h
                 for key in ("GHS 5s", "rate_5s", "GHS av", "rate_avg")
-                if (h := bounded(figures.get(key), 0, MAX_HASHRATE_HS, 1e9)) is not None
+                if (h := scaled(figures.get(key), 1e9)) is not None
             ),
             None,
         )
-        uptime_s = bounded(figures.get("Elapsed", figures.get("elapsed")), 0, 1e10)
+        uptime_s = scaled(figures.get("Elapsed", figures.get("elapsed")))
         mode = conf_mode(memory.slow_replies.get("get_miner_conf"))
         state = _state(mode, hashrate_hs, uptime_s)
         power_w = _chain_power(figures)
@@ -135,6 +159,10 @@ class Antminer:
         if conf_mode(after) is not mode:
             return Outcome(Reason.FAILED, f"work mode was not taken (reads {conf_mode(after)})", retry=True)
         return ACCEPTED
+
+
+def _gigahash(replies: Mapping[str, Any]) -> bool:
+    return "GHS 5s" in (first(replies.get("summary"), "SUMMARY") or {})
 
 
 def conf_mode(conf: Any) -> Mode:
@@ -194,7 +222,7 @@ def _chain_power(figures: Mapping[str, Any]) -> float | None:
     raw = figures.get("chain_power")
     if isinstance(raw, str):
         raw = raw.upper().rstrip().removesuffix("W").strip()
-    return bounded(raw, 1, MAX_POWER_W)
+    return scaled(raw)
 
 
 def _hottest(stats: Mapping[str, Any]) -> float | None:

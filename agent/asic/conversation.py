@@ -11,13 +11,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agent.asic.family import ApiRequest, Family, HttpRequest, Login, Memory, Outcome, Reading, Request
+from agent.asic.family import (
+    ApiRequest,
+    Auth,
+    Dialogue,
+    Family,
+    GrpcRequest,
+    HttpRequest,
+    Login,
+    Memory,
+    Outcome,
+    Reading,
+    Request,
+)
 from agent.asic.repair import parse_reply
-from agent.asic.transport import Endpoint, ask, fetch
+from agent.asic.transport import Endpoint, ask, call, fetch
 from gridpivot.errors import BadReply, DeviceUnreachable
 from gridpivot.vocabulary import Mode, Reason
 
-_NO_RETRY = (Reason.UNAUTHORISED, Reason.NO_CREDENTIALS)
+NO_RETRY = (Reason.UNAUTHORISED, Reason.NO_CREDENTIALS, Reason.UNSUPPORTED)
+_REFUSALS = (Reason.UNSUPPORTED, Reason.GARBLED, Reason.REFUSED)
 
 
 @dataclass(slots=True)
@@ -34,29 +47,72 @@ class Line:
     async def put(self, request: Request) -> Any:
         """Send one request and return its parsed reply; raises DeviceUnreachable or BadReply."""
         if isinstance(request, ApiRequest):
-            data = await ask(self.endpoint, request.payload, self.deadline_s)
+            data = await ask(self.endpoint, request, self.deadline_s)
+        elif isinstance(request, HttpRequest):
+            data = await fetch(self.endpoint, request, self.login, self.deadline_s)
+            if request.plain_text:
+                return data.decode("utf-8", "replace")
+            if not data.strip():
+                return {}
+        elif isinstance(request, GrpcRequest):
+            return await call(self.endpoint, request, self.deadline_s)
         else:
-            data = await fetch(self.endpoint, request.method, request.path, request.body, self.login, self.deadline_s)
+            from agent.asic.foreign import library_answer  # pyasic-rs is heavy: only rare families pay for it
+
+            return await library_answer(self.endpoint.host, request, self.login, self.deadline_s)
         mended = parse_reply(data)
-        self.repairs.update(mended.repairs)
+        if mended.repairs:
+            self.repairs.update(mended.repairs)
         return mended.value
 
-    async def read(self, *, slow: bool) -> Reading:
-        """Poll once; `slow` asks for the slow facts too, whose failure costs only those facts."""
-        replies = await self._ask_all(self.family.requests(self.memory))
-        if replies is None:  # the device refused the form, the family has learned from it
-            replies = await self._ask_all(self.family.requests(self.memory))
-        if replies is None:
-            replies = await self._ask_all(self.family.requests(self.memory)) or {}
+    async def read(self, *, slow: bool, now_s: float = 0.0) -> Reading:
+        """Poll once; `slow` asks for the slow facts too, whose failure costs only those facts. `now_s` is monotonic."""
+        await self._sign_in(now_s)
+        try:
+            replies = await self._ask_fast()
+        except DeviceUnreachable as error:
+            if error.reason != Reason.UNAUTHORISED or self.memory.token is None:
+                raise
+            self.memory.token = None  # forgotten by the device: one more try with a fresh one
+            await self._sign_in(now_s)
+            replies = await self._ask_fast()
         if slow:
+            self.memory.refused.clear()  # new firmware may know what the old one refused
             self.memory.slow_missed = await self._ask_slow()
         reading = self.family.parse(replies, self.memory)
-        return replace(reading, reason=self.memory.slow_missed) if reading.reason is Reason.NONE else reading
+        if reading.reason is Reason.NONE and self.memory.slow_missed is not Reason.NONE:
+            return replace(reading, reason=self.memory.slow_missed)
+        return reading
+
+    async def _sign_in(self, now_s: float) -> None:
+        dialogue = self.family.sign_in(self.memory, self.login, now_s)
+        if dialogue is None:
+            return
+        outcome = await self._drive(dialogue)
+        if not outcome.accepted:
+            raise DeviceUnreachable(outcome.reason, f"{self.endpoint.host}: {outcome.detail}")
+
+    async def _ask_fast(self) -> Mapping[str, Any]:
+        for _ in range(2):  # a device that refuses a form teaches its family another one
+            replies = await self._ask_all(self.family.requests(self.memory))
+            if replies is not None:
+                return replies
+        return await self._ask_all(self.family.requests(self.memory)) or {}
 
     async def _ask_all(self, requests: tuple[Request, ...]) -> Mapping[str, Any] | None:
         replies: dict[str, Any] = {}
         for request in requests:
-            parts, again = self.family.absorb(request, await self.put(request), self.memory)
+            if request.optional and request.name in self.memory.refused:
+                continue
+            try:
+                reply = await self.put(request)
+            except (DeviceUnreachable, BadReply) as error:
+                if not request.optional:
+                    raise
+                if isinstance(error, BadReply) or error.reason in _REFUSALS:
+                    self.memory.refused.add(request.name)
+                continue
+            parts, again = self.family.absorb(request, reply, self.memory)
             if again:
                 return None
             replies.update(parts)
@@ -66,21 +122,24 @@ class Line:
         missed = Reason.NONE
         for request in self.family.slow_requests(self.memory):
             self.memory.slow_replies.pop(request.name, None)
-            if isinstance(request, HttpRequest) and self.login is None:
+            wants_login = isinstance(request, HttpRequest) and request.auth in (Auth.DIGEST, Auth.BASIC)
+            if wants_login and self.login is None:
                 missed = Reason.NO_CREDENTIALS
                 continue
             try:
                 self.memory.slow_replies[request.name] = await self.put(request)
             except DeviceUnreachable as error:
-                if error.reason in _NO_RETRY:
+                if error.reason in (Reason.UNAUTHORISED, Reason.NO_CREDENTIALS):
                     missed = Reason(error.reason)
             except BadReply:
-                missed = Reason.GARBLED
+                missed = missed if request.optional else Reason.GARBLED
         return missed
 
     async def carry_out(self, mode: Mode, now_s: float) -> Outcome:
         """Drive the family's dialogue for `mode`; `now_s` is monotonic."""
-        dialogue = self.family.command(mode, self.memory, self.login, now_s)
+        return await self._drive(self.family.command(mode, self.memory, self.login, now_s))
+
+    async def _drive(self, dialogue: Dialogue) -> Outcome:
         try:
             request = next(dialogue)
             while True:
@@ -95,6 +154,6 @@ class Line:
             return outcome
         except DeviceUnreachable as error:
             reason = Reason(error.reason)
-            return Outcome(reason, str(error), retry=reason not in _NO_RETRY)
+            return Outcome(reason, str(error), retry=reason not in NO_RETRY)
         except BadReply as error:
             return Outcome(Reason.GARBLED, str(error), retry=True)

@@ -10,24 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.asic.antminer import READ_CONF
 from agent.asic.family import Memory, Reading
 from agent.asic.registry import FAMILIES
 from agent.asic.repair import parse_reply
 from gridpivot.errors import BadReply
-
-# Section of a cgminer-style reply -> the command that asks for it.
-_SECTIONS = {
-    "SUMMARY": "summary",
-    "STATS": "stats",
-    "POWER": "power",
-    "TEMPS": "temps",
-    "CONFIG": "config",
-    "VERSION": "version",
-    "DEVDETAILS": "devdetails",
-    "DEVS": "devs",
-    "POOLS": "pools",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +27,15 @@ class Decoded:
 
 def decode(replies: bytes | Mapping[str, bytes], family: str | None = None) -> Decoded:
     """Reading of recorded replies; raises BadReply, also for an unknown or unrecognisable family."""
-    texts = list(replies.values()) if isinstance(replies, Mapping) else [replies]
+    texts = dict(replies) if isinstance(replies, Mapping) else {"": replies}
     repairs: list[str] = []
-    named: dict[str, Any] = {}
-    for text in texts:
-        mended = parse_reply(text, salvage_truncated=True)
-        repairs += [name for name in mended.repairs if name not in repairs]
-        named.update(_named(mended.value))
-    chosen = family or guess_family(named)
+    by_family = _named(texts, repairs)
+    chosen = family or recognise(by_family)
     known = FAMILIES.get(chosen)
     if known is None:
         raise BadReply(f"unknown family {chosen!r}; known: {', '.join(FAMILIES)}")
-    memory = Memory(slow_replies=dict(named))
-    return Decoded(chosen, known.parse(named, memory), tuple(repairs))
+    named = by_family[chosen]
+    return Decoded(chosen, known.parse(named, Memory(slow_replies=dict(named))), tuple(repairs))
 
 
 def normalised(decoded: Decoded) -> dict[str, Any]:
@@ -78,36 +60,20 @@ def normalised(decoded: Decoded) -> dict[str, Any]:
     }
 
 
-def _named(value: Any) -> dict[str, Any]:
-    """Replies by command: of one reply, or of a joined one (`{"summary":[{...}],"power":[{...}]}`)."""
-    if not isinstance(value, Mapping):
-        raise BadReply("a list of values is not a miner's reply")
-    joined = {
-        key: rows[0]
-        for key, rows in value.items()
-        if key in _SECTIONS.values() and isinstance(rows, list) and rows and isinstance(rows[0], Mapping)
-    }
-    if joined:
-        return joined
-    if "pools" in value and any(key in value for key in ("miner-mode", "bitmain-work-mode")):
-        return {READ_CONF.name: value}
-    message = value.get("Msg")
-    if isinstance(message, Mapping):
-        return {"get_version" if "fw_ver" in message else "status": value}
-    return {command: value for section, command in _SECTIONS.items() if section in value}
+def _named(texts: Mapping[str, bytes], repairs: list[str]) -> dict[str, dict[str, Any]]:
+    """Replies by family, then by name; a file that no family can name is an error of its own."""
+    by_family: dict[str, dict[str, Any]] = {name: {} for name in FAMILIES}
+    for stem, text in texts.items():
+        mended = parse_reply(text, salvage_truncated=True)
+        repairs += [name for name in mended.repairs if name not in repairs]
+        for name, family in FAMILIES.items():
+            by_family[name].update(family.name_reply(stem, mended.value))
+    return by_family
 
 
-def guess_family(named: Mapping[str, Any]) -> str:
+def recognise(by_family: Mapping[str, Mapping[str, Any]]) -> str:
     """Family by what only its firmware says; raises BadReply when nothing tells."""
-    flat = repr(named)
-    if "LUXminer" in flat or "LuxOS" in flat:
-        return "luxos"
-    if "BMMiner" in flat or READ_CONF.name in named:
-        return "antminer"
-    summary = (named.get("summary") or {}).get("SUMMARY") or [{}]
-    keys = summary[0] if isinstance(summary, list) and isinstance(summary[0], Mapping) else {}
-    if any(key in keys for key in ("HS RT", "Power_RT", "Power Mode", "Factory GHS")):
-        return "whatsminer"
-    if "GHS 5s" in keys or "stats" in named:
-        return "antminer"
-    raise BadReply("cannot tell the firmware family from this reply; give --family")
+    for name, replies in by_family.items():
+        if replies and FAMILIES[name].recognise(replies):
+            return name
+    raise BadReply("cannot tell the firmware family from this; give --family, or more replies of the same device")

@@ -1,23 +1,22 @@
 """What every firmware family offers: pure requests, a pure parser, pure command dialogues, and a truthful capability table.
 
 A family never touches a socket. Polling is `requests()` out, parsed replies in, a `Reading` out. A command is a
-generator that yields requests, is sent their parsed replies and returns an `Outcome`; the poller drives it. What a
+generator that yields requests, is sent their parsed replies and returns an `Outcome`; the conversation drives it. What a
 family cannot do is an answer (`Outcome(Reason.UNSUPPORTED, ...)`), never an exception.
 """
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
-from gridpivot.errors import BadReply
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 
-MAX_POWER_W = 20_000.0  # no single machine behind one control board draws more
-MAX_HASHRATE_HS = 5e15  # an order of magnitude above the largest machine sold
+_NO_WATTS: Mapping[Mode, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,8 @@ class Reading:
     """One device as it described itself. None is unknown; zero is a measurement.
 
     `hashrate_hs` in hashes per second, `power_w` at the wall by the device's own account, `temp_c` of the hottest
-    chip or board, `uptime_s` of the mining software.
+    chip or board, `uptime_s` of the mining software. The first part is fast, the second known since the last slow beat.
+    A parser gives what firmware says; whether a figure is plausible is judged in `belief`, where it is counted.
     """
 
     power_w: float | None = None
@@ -37,14 +37,25 @@ class Reading:
     provenance: Provenance = Provenance.UNKNOWN
     accepted_shares: int | None = None
     uptime_s: float | None = None
+    fan_rpm: float | None = None  # the fastest
+    power_limit_w: float | None = None  # the firmware's own limit or preset, where it has one
     model: str | None = None
     firmware: str | None = None
     mac: str | None = None
+    serial: str | None = None
+    pool_url: str | None = None  # the pool in use; never with its worker's password
+    board_serials: tuple[str, ...] = ()
+    fault_codes: tuple[str, ...] = ()  # in the firmware's own words, at most 16
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a family can really do. `shed_s` and `wake_s`: command to settled power at worst [s]."""
+    """What a family can really do, and where that is known from.
+
+    `shed_s` and `wake_s`: command to settled power at worst [s]. `persists`: whether a sleep survives a reboot or a
+    power cut (None = unknown, treated as no). `cost`: what a mode change costs, in a sentence. `connections`: TCP
+    connections of one fast poll once the device's quirks are known.
+    """
 
     sleep: bool
     low: bool
@@ -54,6 +65,10 @@ class Capabilities:
     has_power: bool
     shed_s: float
     wake_s: float
+    persists: bool | None = None
+    cost: str = ""
+    source: str = ""
+    connections: int = 1
 
     def modes(self) -> tuple[Mode, ...]:
         """Modes that can be commanded, in vocabulary order."""
@@ -61,56 +76,90 @@ class Capabilities:
         return tuple(mode for mode, able in offered.items() if able)
 
 
-# Vendor or community claims, none measured here: LuxOS curtails in under 5 s and is back in about 10 s in fast mode
-# (boards may take a minute to tune, so 60 s is charged); Whatsminer's percentage moves power in about 1 s and full
-# hashrate returns in 6-10 min; stock Antminer has no sourced figure and restarts its daemon, so minutes are assumed.
-# LuxOS low and turbo need profiles named in the class; watt limits of V2 are encoded but not used for modes.
-CAPABILITIES: Mapping[str, Capabilities] = MappingProxyType(
-    {
-        "whatsminer": Capabilities(
-            sleep=True, low=True, turbo=False, watt_limit=True, percent=True, has_power=True, shed_s=5.0, wake_s=600.0
-        ),
-        "luxos": Capabilities(
-            sleep=True, low=True, turbo=True, watt_limit=False, percent=False, has_power=True, shed_s=5.0, wake_s=60.0
-        ),
-        "antminer": Capabilities(
-            sleep=True,
-            low=True,
-            turbo=True,
-            watt_limit=False,
-            percent=False,
-            has_power=False,
-            shed_s=60.0,
-            wake_s=300.0,
-        ),
-    }
-)
+class Port(StrEnum):
+    """Which of a device's ports a request goes to; numbers are the family's unless the inventory says otherwise."""
+
+    API = "api"
+    WEB = "web"
+    AUX = "aux"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where a family listens unless told otherwise. `aux` is its third door: a power page, gRPC."""
+
+    api: int = 4028
+    web: int = 80
+    aux: int = 0
+
+
+class Auth(StrEnum):
+    """How the web server wants its login. `token` and `none` add nothing: a token travels in `headers`."""
+
+    NONE = "none"
+    DIGEST = "digest"
+    BASIC = "basic"
+    TOKEN = "token"  # noqa: S105 a word
 
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest:
-    """One JSON request on TCP port 4028; `name` is the key under which the parsed reply is handed back."""
+    """One JSON request over TCP; `name` is the key under which the parsed reply is handed back.
+
+    The reply ends with a NUL or with the connection; with `length_prefixed` both ways carry a little-endian uint32
+    length instead (Whatsminer V3). `optional`: a refusal costs only these facts and is remembered per device.
+    """
 
     name: str
-    payload: bytes
+    payload: bytes = field(repr=False)  # may carry a password or a token
+    port: Port = Port.API
+    length_prefixed: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One request to the device's web server, with digest authentication."""
+    """One request to the device's web server. An empty 2xx body parses as {}; `plain_text` is handed back as str."""
 
     name: str
     method: str
     path: str
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
+    auth: Auth = Auth.DIGEST
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    port: Port = Port.WEB
+    plain_text: bool = False
+    optional: bool = False
 
 
-Request = ApiRequest | HttpRequest
+@dataclass(frozen=True, slots=True)
+class GrpcRequest:
+    """One unary gRPC call without TLS: `method` is the full path, `body` a serialised message; the reply is bytes."""
+
+    name: str
+    method: str
+    body: bytes = field(default=b"", repr=False)
+    metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    port: Port = Port.AUX
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryRequest:
+    """Something asked of pyasic-rs on the device's behalf: `action` is its word, the reply a plain mapping."""
+
+    name: str
+    action: str
+    argument: float | None = None
+    optional: bool = False
+
+
+Request = ApiRequest | HttpRequest | GrpcRequest | LibraryRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Credentials of a family. The password stays out of repr, logs and errors."""
+    """Credentials of a device. The password stays out of repr, logs and errors."""
 
     username: str
     password: str = field(repr=False)
@@ -118,7 +167,7 @@ class Login:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A write token of a device (Whatsminer V2): AES key material and signature, valid until a monotonic time [s]."""
+    """What a device handed out to write with (key material, bearer), valid until a monotonic time [s]."""
 
     key: str = field(repr=False)
     sign: str = field(repr=False)
@@ -140,12 +189,18 @@ class Profiles:
 
 @dataclass(slots=True)
 class Memory:
-    """What has been learned about one device and outlives a poll: quirks, a token, slow facts. Owned by the poller."""
+    """What has been learned about one device and outlives a poll: quirks, a token, slow facts. Owned by the poller.
+
+    `mode_power_w` is the class's curve [W by mode]: families with watt targets or presets aim at it, nearest at or
+    below. `refused` holds names of optional requests that the device does not know.
+    """
 
     profiles: Profiles = Profiles()
+    mode_power_w: Mapping[Mode, float] = field(default_factory=lambda: _NO_WATTS)
     refuses_joined: bool = False
     needs_new_api: bool = False
     token: Token | None = None
+    refused: set[str] = field(default_factory=set)
     slow_replies: dict[str, Any] = field(default_factory=dict)
     slow_missed: Reason = Reason.NONE  # why slow facts could not be had, when it is a matter of credentials
 
@@ -174,94 +229,56 @@ ACCEPTED = Outcome(Reason.NONE)
 Dialogue = Generator[Request, Any, Outcome]
 
 
-class Family(Protocol):
-    """One firmware family."""
+def answered(outcome: Outcome) -> Dialogue:
+    """A dialogue that asks the device nothing."""
+    yield from ()
+    return outcome
 
-    @property
-    def name(self) -> str:
-        """Name used in inventories and metrics."""
-        ...
 
+class Family(ABC):
+    """One firmware family: subclass in a module of its own, add one line to the registry."""
+
+    name: ClassVar[str]  # in inventories and metrics
+    capabilities: ClassVar[Capabilities]
+    ports: ClassVar[Ports] = Ports()
+    factory_login: ClassVar[Login | None] = None  # public knowledge, tried only where settings allow it
+    probes: ClassVar[tuple[Request, ...]] = ()  # what discovery asks an unknown address for, without a login
+
+    @abstractmethod
     def requests(self, memory: Memory) -> tuple[Request, ...]:
         """What to ask at every poll."""
-        ...
 
     def slow_requests(self, memory: Memory) -> tuple[Request, ...]:
         """What to ask at the first poll, after a command, and once a minute; replies land in `memory.slow_replies`."""
-        ...
+        return ()
 
     def absorb(self, request: Request, reply: Any, memory: Memory) -> tuple[dict[str, Any], bool]:
         """Split a reply into named replies; True when the device refused the form and `requests()` must be asked again."""
-        ...
+        return {request.name: reply}, False
 
+    def sign_in(self, memory: Memory, login: Login | None, now_s: float) -> Dialogue | None:
+        """Dialogue that fetches a token into `memory.token` where reading needs one; None when none is needed now.
+
+        Run before a poll, and again once when the poll was answered with `unauthorised` (the token is dropped first).
+        """
+        return None
+
+    @abstractmethod
     def parse(self, replies: Mapping[str, Any], memory: Memory) -> Reading:
-        """Reading from named replies; raises BadReply when nothing in them can be used."""
-        ...
+        """Reading from named replies, slow ones in `memory.slow_replies`; raises BadReply when nothing can be used."""
 
+    @abstractmethod
     def command(self, mode: Mode, memory: Memory, login: Login | None, now_s: float) -> Dialogue:
         """Dialogue that changes the mode. `now_s` is monotonic and dates the token."""
-        ...
 
+    def limit_power(self, limit_w: float, memory: Memory, login: Login | None, now_s: float) -> Dialogue:
+        """Dialogue that sets the firmware's own power limit, by the nearest preset at or below [W]."""
+        return answered(Outcome(Reason.UNSUPPORTED, f"{self.name} has no power limit"))
 
-def number(value: Any) -> float | None:
-    """A finite number from what firmware sends (int, float, "12.5", "1,234"), else None."""
-    if isinstance(value, bool) or value is None:
-        return None
-    try:
-        result = float(value.replace(",", "")) if isinstance(value, str) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return result if math.isfinite(result) else None
+    @abstractmethod
+    def recognise(self, replies: Mapping[str, Any]) -> bool:
+        """Whether these named replies (of probes, or of a recording) are this firmware's. Asked in registry order."""
 
-
-def bounded(value: Any, low: float, high: float, scale: float = 1.0) -> float | None:
-    """A number times `scale`, inside [low, high]; outside it is unknown rather than believed."""
-    result = number(value)
-    if result is None:
-        return None
-    result *= scale
-    return result if low <= result <= high else None
-
-
-def count(value: Any) -> int | None:
-    """A non-negative whole number below 2**53, else None."""
-    result = bounded(value, 0, 2**53)
-    return None if result is None else int(result)
-
-
-def first(reply: Any, section: str, index: int = 0) -> Mapping[str, Any] | None:
-    """Object `index` of a section (`SUMMARY`, `STATS`, ...), None when it is not there."""
-    if not isinstance(reply, Mapping):
-        return None
-    rows = reply.get(section)
-    if isinstance(rows, list) and len(rows) > index and isinstance(rows[index], Mapping):
-        row: Mapping[str, Any] = rows[index]
-        return row
-    return None
-
-
-def status_of(reply: Any) -> tuple[str, int | None, str]:
-    """(`S`, `E`, ..., code, message) of a cgminer-style reply; empty when it carries none."""
-    if not isinstance(reply, Mapping):
-        return "", None, ""
-    row = first(reply, "STATUS")
-    if row is None:
-        row = reply
-    code = number(row.get("Code"))
-    message = row.get("Msg")
-    return str(row.get("STATUS", "")), None if code is None else int(code), message if isinstance(message, str) else ""
-
-
-def text_or_none(value: Any) -> str | None:
-    """A non-empty string of sane length, control characters removed."""
-    if not isinstance(value, str):
-        return None
-    clean = "".join(character for character in value.strip("' \t") if character.isprintable())[:64]
-    return clean or None
-
-
-def require_mapping(reply: Any, what: str) -> Mapping[str, Any]:
-    """The reply as a mapping; raises BadReply naming `what` otherwise."""
-    if not isinstance(reply, Mapping):
-        raise BadReply(f"{what}: expected an object, got {type(reply).__name__}")
-    return reply
+    @abstractmethod
+    def name_reply(self, stem: str, value: Any) -> dict[str, Any]:
+        """Named replies held by one recorded value; `stem` is its file's name without ending. Empty = not ours."""

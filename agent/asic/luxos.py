@@ -10,25 +10,19 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any
 
-import orjson
-
+from agent.asic.cgminer import name_sections, plain, split_joined
 from agent.asic.family import (
     ACCEPTED,
-    MAX_HASHRATE_HS,
-    MAX_POWER_W,
-    ApiRequest,
+    Capabilities,
     Dialogue,
+    Family,
     Login,
     Memory,
     Outcome,
     Reading,
     Request,
-    bounded,
-    count,
-    first,
-    status_of,
-    text_or_none,
 )
+from agent.asic.figures import bounded, count, first, scaled, status_of, text_or_none
 from gridpivot.errors import BadReply, DeviceUnreachable
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 
@@ -37,20 +31,33 @@ DEFAULT_PROFILE = "default"
 WAKE_S = 60.0
 
 
-class LuxOs:
+class LuxOs(Family):
     """LuxOS by Luxor, API 3.x."""
 
     name = "luxos"
+    capabilities = Capabilities(
+        sleep=True,
+        low=True,
+        turbo=True,
+        watt_limit=False,
+        percent=False,
+        has_power=True,
+        shed_s=5.0,
+        wake_s=60.0,
+        cost="seconds of lost hashing; boards may tune for a minute after a profile change",
+        source="vendor: sleep in under 5 s, full power in under 10 s in fast mode; 60 s is charged for tuning",
+    )
+    probes = (plain("version"),)
 
     def requests(self, memory: Memory) -> tuple[Request, ...]:
         """All reads in one connection; one each where a device once refused the joined form."""
         if memory.refuses_joined:
-            return tuple(_plain(command) for command in READS)
-        return (_plain("+".join(READS)),)
+            return tuple(plain(command) for command in READS)
+        return (plain("+".join(READS)),)
 
     def slow_requests(self, memory: Memory) -> tuple[Request, ...]:
         """Firmware version."""
-        return (_plain("version"),)
+        return (plain("version"),)
 
     def absorb(self, request: Request, reply: Any, memory: Memory) -> tuple[dict[str, Any], bool]:
         """Split a joined reply; a refusal is remembered."""
@@ -60,6 +67,14 @@ class LuxOs:
         if not parts:
             memory.refuses_joined = True
         return parts, not parts
+
+    def recognise(self, replies: Mapping[str, Any]) -> bool:
+        """Every reply is signed LUXminer or says LuxOS."""
+        return any("LUXminer" in (text := repr(reply)) or "LuxOS" in text for reply in replies.values())
+
+    def name_reply(self, stem: str, value: Any) -> dict[str, Any]:
+        """By section, or joined."""
+        return name_sections(value)
 
     def parse(self, replies: Mapping[str, Any], memory: Memory) -> Reading:
         """Hashrates are GH/s. Watts without a PSU sensor (`PSU` false) are the firmware's estimate: `modelled`."""
@@ -71,17 +86,13 @@ class LuxOs:
         power = first(replies.get("power"), "POWER") or {}
         version = first(memory.slow_replies.get("version"), "VERSION") or {}
         hashrate_hs = next(
-            (
-                h
-                for key in ("GHS 5s", "GHS 1m", "GHS av")
-                if (h := bounded(summary.get(key), 0, MAX_HASHRATE_HS, 1e9)) is not None
-            ),
+            (h for key in ("GHS 5s", "GHS 1m", "GHS av") if (h := scaled(summary.get(key), 1e9)) is not None),
             None,
         )
-        power_w = bounded(power.get("Watts"), 0, MAX_POWER_W)
+        power_w = scaled(power.get("Watts"))
         if power_w == 0 and hashrate_hs:
             power_w = None
-        uptime_s = bounded(summary.get("Elapsed"), 0, 1e10)
+        uptime_s = scaled(summary.get("Elapsed"))
         asleep = _asleep(config)
         state = _state(asleep, hashrate_hs, uptime_s, text_or_none(config.get("SystemStatus")))
         provenance = Provenance.DEVICE if power.get("PSU") is True else Provenance.MODELLED
@@ -111,7 +122,7 @@ class LuxOs:
             )
         if mode is Mode.SLEEP:
             return (yield from _in_session((("curtail", "sleep"),)))
-        config = first((yield _plain("config")), "CONFIG") or {}
+        config = first((yield plain("config")), "CONFIG") or {}
         orders: list[tuple[str, str]] = []
         if _asleep(config):
             orders.append(("curtail", "wakeup"))
@@ -123,23 +134,6 @@ class LuxOs:
         if not orders:
             return ACCEPTED
         return (yield from _in_session(tuple(orders)))
-
-
-def _plain(command: str, parameter: str | None = None) -> ApiRequest:
-    body = {"command": command} if parameter is None else {"command": command, "parameter": parameter}
-    return ApiRequest(command, orjson.dumps(body))
-
-
-def split_joined(name: str, reply: Any) -> dict[str, Any]:
-    """Named parts of a joined cgminer reply (`{"summary":[{...}],...}`); empty when it was refused."""
-    if not isinstance(reply, Mapping):
-        return {}
-    parts: dict[str, Any] = {}
-    for command in name.split("+"):
-        rows = reply.get(command)
-        if isinstance(rows, list) and rows:
-            parts[command] = rows[0]
-    return parts
 
 
 def _asleep(config: Mapping[str, Any]) -> bool | None:
@@ -190,7 +184,7 @@ def _described(reply: Any) -> str | None:
 
 def _in_session(orders: tuple[tuple[str, str], ...]) -> Generator[Request, Any, Outcome]:
     """Log on, give the orders until one is refused, log off whatever happened."""
-    reply = yield _plain("logon")
+    reply = yield plain("logon")
     letter, code, said = status_of(reply)
     session = text_or_none((first(reply, "SESSION") or {}).get("SessionID"))
     if code == 402:
@@ -200,7 +194,7 @@ def _in_session(orders: tuple[tuple[str, str], ...]) -> Generator[Request, Any, 
     outcome = ACCEPTED
     try:
         for command, argument in orders:
-            answer = yield _plain(command, f"{session},{argument}")
+            answer = yield plain(command, f"{session},{argument}")
             outcome = _outcome(command, answer)
             if not outcome.accepted:
                 break
@@ -208,7 +202,7 @@ def _in_session(orders: tuple[tuple[str, str], ...]) -> Generator[Request, Any, 
         reason = Reason(error.reason) if isinstance(error, DeviceUnreachable) else Reason.GARBLED
         outcome = Outcome(reason, str(error), retry=True)
     try:
-        yield _plain("logoff", session)
+        yield plain("logoff", session)
     except (DeviceUnreachable, BadReply) as error:
         if outcome.accepted:
             outcome = Outcome(Reason.NONE, f"accepted, but logoff failed: {error}")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from agent.asic.belief import Expected, believe
 from agent.asic.conversation import Line
 from agent.asic.family import Login, Memory, Reading
 from agent.asic.inventory import AsicInventory
@@ -77,6 +78,11 @@ class AsicPoller:
         self._watches = [_Watch() for _ in range(count)]
         self._repairs: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
+        self._doubts: Counter[str] = Counter()
+        self._expected = [
+            Expected(row.mac.lower(), inventory.site.classes[code].model)
+            for row, code in zip(inventory.rows, inventory.site.class_index.tolist(), strict=True)
+        ]
         self._polls = 0
         self._lines = self._make_lines(logins)
         self._orders = Orders(self._lines, settings, self._clock, self._commanded, self._is_silent)
@@ -91,7 +97,8 @@ class AsicPoller:
         for row, endpoint in enumerate(self.inventory.endpoints):
             code = int(site.class_index[row])
             family = FAMILIES[site.classes[code].family]
-            memory = Memory(profiles=self.inventory.profiles[code])
+            modes = {mode: point.power_w for mode, point in site.classes[code].modes.items()}
+            memory = Memory(profiles=self.inventory.profiles[code], mode_power_w=modes)
             lines.append(
                 Line(family, endpoint, logins.get(family.name), memory, self.settings.deadline_s, self._repairs)
             )
@@ -132,6 +139,7 @@ class AsicPoller:
             "polls": {"all": self._polls},
             "failures": dict(self._failures),
             "repairs": dict(self._repairs),
+            "doubts": dict(self._doubts),
             "commands": dict(self._orders.outcomes),
         }
 
@@ -175,7 +183,8 @@ class AsicPoller:
         slow = watch.slow_due_s <= started_s
         self._polls += 1
         try:
-            reading = await self._lines[row].read(slow=slow)
+            said = await self._lines[row].read(slow=slow, now_s=started_s)
+            reading, doubts = believe(said, self._expected[row])
         except DeviceUnreachable as error:
             self._fail(row, Reason(error.reason))
         except BadReply:
@@ -183,6 +192,7 @@ class AsicPoller:
         except Exception:  # a defect in one family's parser must not blind the site to every other machine
             self._fail(row, Reason.FAILED)
         else:
+            self._doubts.update(doubts)
             if slow and watch.slow_due_s <= started_s:  # not when a command has asked for another look meanwhile
                 watch.slow_due_s = started_s + self.settings.slow_beat_s
             watch.misses = 0

@@ -1,4 +1,4 @@
-"""The families this agent knows: one line each."""
+"""The families this agent knows: one line each, the most particular first, since recognition asks in this order."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from agent.asic.antminer import Antminer
-from agent.asic.family import Family
+from agent.asic.family import Capabilities, Family
 from agent.asic.luxos import LuxOs
 from agent.asic.whatsminer import Whatsminer
 
-FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {
-        "whatsminer": Whatsminer(),
-        "luxos": LuxOs(),
-        "antminer": Antminer(),
-    }
+_ALL: tuple[Family, ...] = (
+    LuxOs(),
+    Whatsminer(),
+    Antminer(),
 )
+FAMILIES: Mapping[str, Family] = MappingProxyType({family.name: family for family in _ALL})
+CAPABILITIES: Mapping[str, Capabilities] = MappingProxyType({name: f.capabilities for name, f in FAMILIES.items()})

@@ -1,205 +1,116 @@
-"""The only sockets of this package: one bounded request and reply over TCP, or over HTTP with digest authentication.
+"""From a request to the bytes of its reply: cgminer's NUL, V3's length, HTTP with its logins, gRPC, all by a deadline.
 
-Whatever a device does (silence, a reply that never ends, ten megabytes, a slammed door), the caller gets bytes within
-the deadline or `DeviceUnreachable` with one word: unreachable, refused, slow, garbled, unauthorised.
+Every failure leaves as `DeviceUnreachable` with one word: unreachable, refused, slow, garbled, unauthorised,
+no_credentials, unsupported (the device does not know the path).
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import hashlib
-import re
-import secrets
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from agent.asic.family import Login
+from agent.asic import http
+from agent.asic.family import ApiRequest, Auth, GrpcRequest, HttpRequest, Login, Port, Ports
+from agent.asic.sockets import exchange
 from gridpivot.errors import DeviceUnreachable
 from gridpivot.vocabulary import Reason
 
-MAX_REPLY_BYTES = 1 << 20
-_CHUNK = 1 << 16
+_UNKNOWN_PATH = (404, 405, 501)
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a device listens: host, API port and web port."""
+    """Where a device listens: host, API port, web port, and a third door of some families (0 = not said)."""
 
     host: str
-    api_port: int = 4028
-    http_port: int = 80
+    api_port: int = 0
+    http_port: int = 0
+    aux_port: int = 0
+
+    def or_else(self, ports: Ports) -> Endpoint:
+        """This endpoint with the family's port wherever none is given."""
+        return Endpoint(self.host, self.api_port or ports.api, self.http_port or ports.web, self.aux_port or ports.aux)
+
+    def port(self, which: Port) -> int:
+        """Number of a port."""
+        return {Port.API: self.api_port, Port.WEB: self.http_port, Port.AUX: self.aux_port}[which]
 
 
-@asynccontextmanager
-async def _connected(
-    host: str, port: int, deadline_s: float
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection whose whole use ends by the deadline; every failure leaves as DeviceUnreachable."""
-    writer: asyncio.StreamWriter | None = None
-    where = f"{host}:{port}"
-    try:
-        async with asyncio.timeout(deadline_s):
-            reader, writer = await asyncio.open_connection(host, port, limit=_CHUNK)
-            yield reader, writer
-    except TimeoutError:
-        word, told = (Reason.UNREACHABLE, "no connection") if writer is None else (Reason.SLOW, "no complete reply")
-        raise DeviceUnreachable(word, f"{where}: {told} within {deadline_s:g} s") from None
-    except ConnectionRefusedError:
-        raise DeviceUnreachable(Reason.REFUSED, f"{where}: connection refused; is the miner's API running?") from None
-    except OSError as error:
-        name = errno.errorcode.get(error.errno or 0, type(error).__name__)
-        raise DeviceUnreachable(Reason.UNREACHABLE, f"{where}: {name}") from None
-    finally:
-        if writer is not None:
-            writer.transport.abort()
+async def ask(endpoint: Endpoint, request: ApiRequest, deadline_s: float) -> bytes:
+    """Reply to one API request, without its NUL or length; raises DeviceUnreachable."""
+    port = endpoint.port(request.port)
+    if not request.length_prefixed:
+        data = await exchange(endpoint.host, port, request.payload, _has_nul, deadline_s)
+        return data.split(b"\x00", 1)[0]
+    framed = len(request.payload).to_bytes(4, "little") + request.payload
+    data = await exchange(endpoint.host, port, framed, _has_length, deadline_s)
+    length = int.from_bytes(data[:4], "little")
+    if len(data) < 4 + length:
+        raise DeviceUnreachable(Reason.GARBLED, f"{endpoint.host}: {len(data)} of {4 + length} announced bytes came")
+    return data[4 : 4 + length]
 
 
-async def ask(endpoint: Endpoint, payload: bytes, deadline_s: float, *, max_bytes: int = MAX_REPLY_BYTES) -> bytes:
-    """Send one API request and return the reply without its NUL; ends at the NUL or when the device closes.
-
-    Raises DeviceUnreachable.
-    """
-    async with _connected(endpoint.host, endpoint.api_port, deadline_s) as (reader, writer):
-        writer.write(payload)
-        chunks: list[bytes] = []
-        size = 0
-        while chunk := await reader.read(_CHUNK):
-            size += len(chunk)
-            if size > max_bytes:
-                raise DeviceUnreachable(Reason.GARBLED, f"{endpoint.host}: reply longer than {max_bytes} bytes")
-            end = chunk.find(b"\x00")
-            if end >= 0:
-                chunks.append(chunk[:end])
-                break
-            chunks.append(chunk)
-        if not chunks:
-            raise DeviceUnreachable(Reason.UNREACHABLE, f"{endpoint.host}: closed without a reply; restarting?")
-        return b"".join(chunks)
+def _has_nul(data: bytearray) -> bool:
+    return b"\x00" in data
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
+def _has_length(data: bytearray) -> bool:
+    return len(data) >= 4 and len(data) >= 4 + int.from_bytes(data[:4], "little")
 
 
-async def fetch(
-    endpoint: Endpoint,
-    method: str,
-    path: str,
-    body: bytes,
-    login: Login | None,
-    deadline_s: float,
-    *,
-    max_bytes: int = MAX_REPLY_BYTES,
-) -> bytes:
-    """Body of one HTTP request; a 401 is answered once with digest credentials. The deadline covers both rounds.
-
-    Raises DeviceUnreachable.
-    """
+async def fetch(endpoint: Endpoint, request: HttpRequest, login: Login | None, deadline_s: float) -> bytes:
+    """Body of one HTTP answer; a 401 is answered once with digest. The deadline covers both. Raises DeviceUnreachable."""
     started_s = asyncio.get_running_loop().time()
-    answer = await _exchange(endpoint, method, path, body, "", deadline_s, max_bytes)
-    if answer.status == 401:
+    first = (("Authorization", http.basic(login)),) if request.auth is Auth.BASIC and login is not None else ()
+    answer = await _round(endpoint, request, first, deadline_s)
+    if answer.status == 401 and request.auth is Auth.DIGEST:
         if login is None:
             raise DeviceUnreachable(Reason.NO_CREDENTIALS, f"{endpoint.host}: asks for a password, none is set")
-        header = authorisation(answer.headers.get("www-authenticate", ""), method, path, login)
+        header = http.digest(answer.headers.get("www-authenticate", ""), request.method, request.path, login)
         if header is None:
             raise DeviceUnreachable(Reason.UNAUTHORISED, f"{endpoint.host}: asks for a scheme other than MD5 digest")
         left_s = max(0.05, deadline_s - (asyncio.get_running_loop().time() - started_s))
-        answer = await _exchange(endpoint, method, path, body, header, left_s, max_bytes)
+        answer = await _round(endpoint, request, (("Authorization", header),), left_s)
     if answer.status in (401, 403):
         raise DeviceUnreachable(
             Reason.UNAUTHORISED, f"{endpoint.host}: the password was not accepted (HTTP {answer.status})"
         )
-    if answer.status != 200:
-        raise DeviceUnreachable(Reason.GARBLED, f"{endpoint.host}: {path} answered HTTP {answer.status}")
+    if answer.status in _UNKNOWN_PATH:
+        raise DeviceUnreachable(Reason.UNSUPPORTED, f"{endpoint.host}: {request.path} answered HTTP {answer.status}")
+    if not 200 <= answer.status < 300:
+        raise DeviceUnreachable(Reason.GARBLED, f"{endpoint.host}: {request.path} answered HTTP {answer.status}")
     return answer.body
 
 
-async def _exchange(
-    endpoint: Endpoint, method: str, path: str, body: bytes, authorization: str, deadline_s: float, max_bytes: int
-) -> _Answer:
-    head = [f"{method} {path} HTTP/1.1", f"Host: {endpoint.host}", "Connection: close", "Accept: application/json"]
-    if authorization:
-        head.append(f"Authorization: {authorization}")
-    if method != "GET":
-        head += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-    async with _connected(endpoint.host, endpoint.http_port, deadline_s) as (reader, writer):
-        writer.write("\r\n".join([*head, "", ""]).encode("ascii") + body)
-        try:
-            return await _answer(reader, max_bytes)
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
-            raise DeviceUnreachable(
-                Reason.GARBLED, f"{endpoint.host}: not an HTTP answer ({type(error).__name__})"
-            ) from None
+async def _round(
+    endpoint: Endpoint, request: HttpRequest, headers: tuple[tuple[str, str], ...], deadline_s: float
+) -> http.Answer:
+    payload = http.build(endpoint.host, request.method, request.path, request.body, request.headers + headers)
+    data = await exchange(endpoint.host, endpoint.port(request.port), payload, http.is_whole, deadline_s)
+    try:
+        return http.parse(data)
+    except ValueError as error:
+        raise DeviceUnreachable(Reason.GARBLED, f"{endpoint.host}: not an HTTP answer ({error})") from None
 
 
-async def _answer(reader: asyncio.StreamReader, max_bytes: int) -> _Answer:
-    raw = await reader.readuntil(b"\r\n\r\n")
-    first, *lines = raw.decode("latin-1").split("\r\n")
-    version, code, *_ = first.split(" ", 2)
-    if not version.startswith("HTTP/1."):
-        raise ValueError("not HTTP/1")
-    headers = {
-        name.strip().lower(): value.strip() for name, found, value in (line.partition(":") for line in lines) if found
+async def call(endpoint: Endpoint, request: GrpcRequest, deadline_s: float) -> bytes:
+    """Reply of one unary gRPC call as serialised bytes; raises DeviceUnreachable."""
+    import grpc  # a slow import that sites without such miners need not pay for
+
+    where = f"{endpoint.host}:{endpoint.port(request.port)}"
+    words = {
+        grpc.StatusCode.UNAUTHENTICATED: Reason.UNAUTHORISED,
+        grpc.StatusCode.PERMISSION_DENIED: Reason.UNAUTHORISED,
+        grpc.StatusCode.UNIMPLEMENTED: Reason.UNSUPPORTED,
+        grpc.StatusCode.DEADLINE_EXCEEDED: Reason.SLOW,
+        grpc.StatusCode.UNAVAILABLE: Reason.UNREACHABLE,
     }
-    if headers.get("transfer-encoding", "").lower() == "chunked":
-        body = await _chunked(reader, max_bytes)
-    elif "content-length" in headers:
-        length = int(headers["content-length"])
-        if not 0 <= length <= max_bytes:
-            raise ValueError("length out of bounds")
-        body = await reader.readexactly(length)
-    else:
-        body = await _until_closed(reader, max_bytes)
-    return _Answer(int(code), headers, body)
-
-
-async def _chunked(reader: asyncio.StreamReader, max_bytes: int) -> bytes:
-    body = bytearray()
-    while True:
-        size = int((await reader.readline()).split(b";")[0], 16)
-        if size < 0 or len(body) + size > max_bytes:
-            raise ValueError("chunks out of bounds")
-        if size == 0:
-            return bytes(body)
-        body += await reader.readexactly(size)
-        await reader.readexactly(2)
-
-
-async def _until_closed(reader: asyncio.StreamReader, max_bytes: int) -> bytes:
-    body = bytearray()
-    while chunk := await reader.read(_CHUNK):
-        body += chunk
-        if len(body) > max_bytes:
-            raise ValueError("body out of bounds")
-    return bytes(body)
-
-
-def authorisation(challenge: str, method: str, path: str, login: Login, cnonce: str | None = None) -> str | None:
-    """Authorization header for a digest challenge (RFC 2617, MD5, qop auth or none); None for any other scheme."""
-    scheme, _, rest = challenge.partition(" ")
-    fields = {name.lower(): quoted or bare for name, quoted, bare in re.findall(r'(\w+)=(?:"([^"]*)"|([^\s,]+))', rest)}
-    if scheme.lower() != "digest" or fields.get("algorithm", "MD5").upper() != "MD5" or "nonce" not in fields:
-        return None
-    realm, nonce = fields.get("realm", ""), fields["nonce"]
-    secret = _md5(f"{login.username}:{realm}:{login.password}")
-    request = _md5(f"{method}:{path}")
-    parts = {"username": login.username, "realm": realm, "nonce": nonce, "uri": path}
-    header = ", ".join(f'{name}="{value}"' for name, value in parts.items())
-    if "auth" in [word.strip() for word in fields.get("qop", "").split(",")]:
-        client = cnonce or secrets.token_hex(8)
-        response = _md5(f"{secret}:{nonce}:00000001:{client}:auth:{request}")
-        header += f', qop=auth, nc=00000001, cnonce="{client}"'
-    else:
-        response = _md5(f"{secret}:{nonce}:{request}")
-    if "opaque" in fields:
-        header += f', opaque="{fields["opaque"]}"'
-    return f'Digest {header}, response="{response}"'
-
-
-def _md5(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+    async with grpc.aio.insecure_channel(where) as channel:
+        # No serialisers: bytes in, bytes out.
+        unary: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(request.method)
+        try:
+            reply: bytes = await unary(request.body, timeout=deadline_s, metadata=request.metadata)
+        except grpc.aio.AioRpcError as error:
+            word = words.get(error.code(), Reason.GARBLED)
+            raise DeviceUnreachable(word, f"{where}: {error.code().name.lower()} {error.details() or ''}") from None
+    return reply

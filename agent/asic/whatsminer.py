@@ -17,23 +17,27 @@ from typing import Any
 import orjson
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from agent.asic.cgminer import name_sections
 from agent.asic.family import (
     ACCEPTED,
-    MAX_HASHRATE_HS,
-    MAX_POWER_W,
     ApiRequest,
+    Capabilities,
     Dialogue,
+    Family,
     Login,
     Memory,
     Outcome,
     Reading,
     Request,
     Token,
+)
+from agent.asic.figures import (
     bounded,
     count,
     first,
     number,
     require_mapping,
+    scaled,
     status_of,
     text_or_none,
 )
@@ -45,13 +49,31 @@ from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 TOKEN_LIFE_S = 1500.0  # tokens are said to live 30 min; renewed before, and at once on code 135
 LOW_PERCENT = 60
 WAKE_S = 600.0  # full hashrate returns after 6-10 min (community figure)
+# Key of a `Msg` object -> the command that was asked.
+_MESSAGES = {"fw_ver": "get_version", "btmineroff": "status", "mineroff": "status", "error_code": "get_error_code"}
 _POWER_MODES = {"low": Mode.LOW, "normal": Mode.NORMAL, "high": Mode.TURBO}
 
 
-class Whatsminer:
+class Whatsminer(Family):
     """Whatsminer, API V2."""
 
     name = "whatsminer"
+    capabilities = Capabilities(
+        sleep=True,
+        low=True,
+        turbo=False,
+        watt_limit=True,
+        percent=True,
+        has_power=True,
+        shed_s=5.0,
+        wake_s=600.0,
+        cost="the percentage moves power in about 1 s; after sleep full hashrate takes 6-10 min",
+        source="community figures, none measured here",
+        connections=2,
+    )
+    factory_login = Login("super", "admin")  # public knowledge
+
+    probes = (ApiRequest("get_version", b'{"cmd":"get_version"}'),)
 
     def requests(self, memory: Memory) -> tuple[Request, ...]:
         """`summary` for figures, `status` for whether mining is off."""
@@ -65,6 +87,23 @@ class Whatsminer:
         """One reply per request."""
         return {request.name: reply}, False
 
+    def recognise(self, replies: Mapping[str, Any]) -> bool:
+        """`whatsminer` in a version, or figures that only its summary has."""
+        if "whatsminer" in repr(replies.get("get_version", "")).lower():
+            return True
+        keys = first(replies.get("summary"), "SUMMARY") or {}
+        return any(key in keys for key in ("HS RT", "Power_RT", "Power Mode", "Factory GHS"))
+
+    def name_reply(self, stem: str, value: Any) -> dict[str, Any]:
+        """By section; replies with a `Msg` object by what it says."""
+        message = value.get("Msg") if isinstance(value, Mapping) else None
+        if isinstance(message, Mapping):
+            for key, name in _MESSAGES.items():
+                if key in message:
+                    return {name: value}
+            return {stem: value}
+        return name_sections(value)
+
     def parse(self, replies: Mapping[str, Any], memory: Memory) -> Reading:
         """Hashrates are MH/s. `MHS 5s` is preferred: on real firmware `HS RT` equals the 5 min mean."""
         summary = first(replies.get("summary"), "SUMMARY")
@@ -72,14 +111,12 @@ class Whatsminer:
         if summary is None:
             _, code, said = status_of(replies.get("summary"))
             raise BadReply(f"summary: no SUMMARY section (code {code}, {said[:60]!r})")
-        hashrate_hs = _first_known(
-            *(bounded(summary.get(key), 0, MAX_HASHRATE_HS, 1e6) for key in ("MHS 5s", "HS RT", "MHS 1m", "MHS av"))
-        )
-        power_w = _first_known(*(bounded(summary.get(key), 0, MAX_POWER_W) for key in ("Power_RT", "Power")))
+        hashrate_hs = _first_known(*(scaled(summary.get(key), 1e6) for key in ("MHS 5s", "HS RT", "MHS 1m", "MHS av")))
+        power_w = _first_known(*(scaled(summary.get(key)) for key in ("Power_RT", "Power")))
         off = _is_off(status)
         if power_w == 0 and hashrate_hs:
             power_w = None  # nothing hashes on zero watts: the sensor is not connected
-        uptime_s = bounded(summary.get("Elapsed"), 0, 1e10)
+        uptime_s = scaled(summary.get("Elapsed"))
         state = _state(off, hashrate_hs, uptime_s)
         details = first(memory.slow_replies.get("devdetails"), "DEVDETAILS") or {}
         version = _message(memory.slow_replies.get("get_version"))
@@ -117,11 +154,13 @@ class Whatsminer:
         percent = LOW_PERCENT if mode is Mode.LOW else 100
         return (yield from _write({"cmd": "set_power_pct", "percent": str(percent)}, memory, login, now_s))
 
-    def limit_power(self, limit_w: int, memory: Memory, login: Login | None, now_s: float) -> Dialogue:
+    def limit_power(self, limit_w: float, memory: Memory, login: Login | None, now_s: float) -> Dialogue:
         """Dialogue that sets the firmware's own power limit [W]; it restarts mining, so it is no fast lever."""
         if login is None:
             return Outcome(Reason.NO_CREDENTIALS, "no whatsminer password is set; add it to the agent's settings")
-        return (yield from _write({"cmd": "adjust_power_limit", "power_limit": str(limit_w)}, memory, login, now_s))
+        return (
+            yield from _write({"cmd": "adjust_power_limit", "power_limit": str(int(limit_w))}, memory, login, now_s)
+        )
 
 
 def _plain(command: str) -> ApiRequest:

@@ -6,16 +6,13 @@ After a write the mining daemon restarts and its port is deaf for a while.
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import re
-import secrets
 from typing import Any
 
 import orjson
 
 from gridpivot.vocabulary import Mode
-from sim.miners.wire import MAX_REQUEST_BYTES, WireFault, WireMiner, status
+from sim.miners.web import DigestGuard, WebAnswer, WebRequest
+from sim.miners.wire import WireMiner, status
 
 REALM = "antMiner Configuration"
 COMPILED = "Tue Dec  6 16:12:30 CST 2022"
@@ -53,7 +50,7 @@ class SimAntminer(WireMiner):
             "bitmain-freq-level": "100",
         }
         self._deaf_until_s = float("-inf")
-        self._nonces: set[str] = set()
+        self._guard = DigestGuard(REALM, self.username, self.password)
 
     # -- cgminer port ----------------------------------------------------------------------------------------------
 
@@ -134,40 +131,15 @@ class SimAntminer(WireMiner):
 
     # -- web server ------------------------------------------------------------------------------------------------
 
-    async def _start_web(self, host: str, http_port: int) -> None:
-        server = await asyncio.start_server(self._serve, host, http_port)
-        self.http_port = server.sockets[0].getsockname()[1]
-        self._servers.append(server)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            method, path, _ = head.split("\r\n", 1)[0].split(" ", 2)
-            fields = dict(re.findall(r"(?m)^([\w-]+):\s*(.*?)\r?$", head))
-            headers = {name.lower(): value for name, value in fields.items()}
-            length = int(headers.get("content-length", "0"))
-            body = await reader.readexactly(length) if 0 < length <= MAX_REQUEST_BYTES else b""
-            if self.fault is WireFault.SILENT:
-                return
-            code, extra, reply = self._web(method, path, headers.get("authorization", ""), body)
-            lines = [f"HTTP/1.1 {code}", "Content-Type: application/json", f"Content-Length: {len(reply)}", *extra]
-            writer.write("\r\n".join([*lines, "Connection: close", "", ""]).encode() + reply)
-            await writer.drain()
-        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, ValueError):
-            pass
-        finally:
-            writer.close()
-
-    def _web(self, method: str, path: str, authorization: str, body: bytes) -> tuple[str, list[str], bytes]:
-        if not self._authorised(method, path, authorization):
-            nonce = secrets.token_hex(16)
-            self._nonces.add(nonce)
-            return "401 Unauthorized", [f'WWW-Authenticate: Digest realm="{REALM}", nonce="{nonce}", qop="auth"'], b""
-        page = path.rsplit("/", 1)[-1].removesuffix(".cgi")
-        if page == "set_miner_conf" and method == "POST":
-            return "200 OK", [], orjson.dumps(self._write(body))
+    def web(self, request: WebRequest) -> WebAnswer:
+        """The CGI pages, behind digest authentication."""
+        if not self._guard.admits(request):
+            return self._guard.challenge()
+        page = request.path.rsplit("/", 1)[-1].removesuffix(".cgi")
+        if page == "set_miner_conf" and request.method == "POST":
+            return WebAnswer(orjson.dumps(self._write(request.body)))
         read = getattr(self, f"_page_{page}", None)
-        return ("404 Not Found", [], b"") if read is None else ("200 OK", [], orjson.dumps(read()))
+        return WebAnswer(status=404) if read is None else WebAnswer(orjson.dumps(read()))
 
     def _page_get_miner_conf(self) -> dict[str, Any]:
         return self.conf
@@ -196,20 +168,6 @@ class SimAntminer(WireMiner):
         row = {"elapsed": self.machine.uptime_s(now_s), "rate_5s": gigahash, "rate_avg": gigahash, "rate_unit": "GH/s"}
         return {"STATUS": {"STATUS": "S", "Msg": "summary"}, "INFO": info, "SUMMARY": [{**row, "status": []}]}
 
-    def _authorised(self, method: str, path: str, authorization: str) -> bool:
-        pairs = re.findall(r'(\w+)=(?:"([^"]*)"|([^\s,]+))', authorization)
-        given = {name: quoted or bare for name, quoted, bare in pairs}
-        if given.get("nonce") not in self._nonces or given.get("uri") != path:
-            return False
-        secret = _md5(f"{self.username}:{REALM}:{self.password}")
-        expected = _md5(
-            f"{secret}:{given['nonce']}:{given.get('nc', '')}:{given.get('cnonce', '')}:auth:{_md5(f'{method}:{path}')}"
-        )
-        if not secrets.compare_digest(given.get("response", ""), expected):
-            return False
-        self._nonces.discard(given["nonce"])
-        return given.get("username") == self.username
-
     def _write(self, body: bytes) -> dict[str, Any]:
         try:
             wanted = orjson.loads(body)
@@ -228,7 +186,3 @@ class SimAntminer(WireMiner):
         self._deaf_until_s = now_s + RESTART_S
         self.machine.command(mode, now_s, restart=True)
         return {"stats": "success", "code": "M000", "msg": "OK!"}
-
-
-def _md5(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()

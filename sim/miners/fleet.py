@@ -9,7 +9,8 @@ from pathlib import Path
 import orjson
 
 from agent.asic.family import Login
-from agent.asic.inventory import AsicInventory, ClassEntry, DeviceRow, InventoryFile, build_inventory, write_devices
+from agent.asic.inventory import AsicInventory, build_inventory
+from agent.asic.inventory_file import ClassEntry, DeviceRow, InventoryFile, write_devices
 from agent.asic.transport import Endpoint
 from gridpivot.curves import AiPool, MinerClass
 from gridpivot.vocabulary import Mode
@@ -90,7 +91,7 @@ class WireMiners:
         """The inventory's device rows; only after start(), since ports are taken there."""
         return [
             DeviceRow(
-                Endpoint(miner.host, miner.api_port, miner.http_port or 80),
+                Endpoint(miner.host, miner.api_port, miner.http_port),
                 miner.kind.name,
                 self.feeders[number % len(self.feeders)],
                 miner.mac,

@@ -9,27 +9,16 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Any, Protocol
 
 import orjson
 
 from gridpivot.curves import MinerClass
+from sim.miners.fault import MAX_REQUEST_BYTES, WireFault
 from sim.miners.machine import Machine
+from sim.miners.web import WebFace, WebPort
 
-MAX_REQUEST_BYTES = 1 << 16
 DESCRIPTION = "cgminer 4.11.1"
-
-
-class WireFault(StrEnum):
-    """How a miner's API can misbehave."""
-
-    NONE = "none"
-    SILENT = "silent"  # accepts, reads, never answers
-    HUGE = "huge"  # ten megabytes of something
-    ENDLESS = "endless"  # answers for ever
-    GARBAGE = "garbage"  # not JSON
-    TRUNCATED = "truncated"  # half a reply
 
 
 class Answering(Protocol):
@@ -116,6 +105,7 @@ class WireMiner(ABC):
         self.host = ""
         self.api_port = 0
         self.http_port = 0
+        self.aux_port = 0
         self._servers: list[asyncio.Server] = []
 
     @property
@@ -123,16 +113,28 @@ class WireMiner(ABC):
         """The machine's class."""
         return self.machine.kind
 
-    async def start(self, host: str = "127.0.0.1", api_port: int = 0, http_port: int = 0) -> None:
+    async def start(self, host: str = "127.0.0.1", api_port: int = 0, http_port: int = 0, aux_port: int = 0) -> None:
         """Listen; port 0 takes a free one."""
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: ApiPort(self), host, api_port)
-        self.host, self.api_port = host, server.sockets[0].getsockname()[1]
-        self._servers.append(server)
-        await self._start_web(host, http_port)
+        self.host = host
+        self.api_port = await self._listen(lambda: self.api_protocol(), api_port)
+        if isinstance(self, WebFace):
+            face = self
+            self.http_port = await self._listen(lambda: WebPort(face), http_port)
+        await self.start_aux(loop, aux_port)
 
-    async def _start_web(self, host: str, http_port: int) -> None:  # noqa: B027 - most families have no web server
-        """Families with a web server listen here."""
+    def api_protocol(self) -> asyncio.Protocol:
+        """What speaks on the API port."""
+        return ApiPort(self)
+
+    async def start_aux(self, loop: asyncio.AbstractEventLoop, aux_port: int) -> None:  # noqa: B027 - most have none
+        """Families with a third door listen here and set `aux_port`."""
+
+    async def _listen(self, make: Callable[[], asyncio.Protocol], port: int) -> int:
+        server = await asyncio.get_running_loop().create_server(make, self.host, port)
+        self._servers.append(server)
+        taken: int = server.sockets[0].getsockname()[1]
+        return taken
 
     async def stop(self) -> None:
         """Close every port."""

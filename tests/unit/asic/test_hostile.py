@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.asic.belief import MAX_HASHRATE_HS, MAX_POWER_W, Expected, believe
 from agent.asic.decode import decode
-from agent.asic.family import MAX_HASHRATE_HS, MAX_POWER_W, Memory, Reading
+from agent.asic.family import Memory, Reading
 from agent.asic.registry import FAMILIES
 from gridpivot.errors import BadReply
 
@@ -72,7 +73,8 @@ values = st.recursive(
 objects = st.dictionaries(st.sampled_from(KEYS), values, max_size=6)
 
 
-def sane(reading: Reading) -> bool:
+def sane(said: Reading) -> bool:
+    reading, _ = believe(said, Expected())
     figures = (reading.power_w, reading.hashrate_hs, reading.temp_c, reading.uptime_s, reading.accepted_shares)
     return (
         all(figure is None or (math.isfinite(figure) and figure > -41) for figure in figures)

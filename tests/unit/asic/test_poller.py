@@ -18,9 +18,9 @@ from agent.asic.settings import AsicSettings
 from gridpivot.clock import SystemClock
 from gridpivot.columns import DeviceTable
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
+from sim.miners.fault import WireFault
 from sim.miners.fleet import WireMiners
 from sim.miners.luxos import SimLuxOs
-from sim.miners.wire import WireFault
 
 pytestmark = pytest.mark.unit
 Until = Callable[..., Awaitable[None]]

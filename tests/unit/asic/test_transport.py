@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from agent.asic.family import Login
-from agent.asic.transport import Endpoint, ask, authorisation, fetch
+from agent.asic.family import ApiRequest, HttpRequest, Login
+from agent.asic.http import digest
+from agent.asic.transport import Endpoint, ask, fetch
 from gridpivot.errors import DeviceUnreachable
 from gridpivot.vocabulary import Reason
 
@@ -48,7 +49,7 @@ async def reason(call: Awaitable[bytes]) -> str:
 @pytest.mark.parametrize("reply", [b'{"a":1}\x00', b'{"a":1}', b'{"a":1}\x00trailing'])
 async def test_reply_ends_at_the_nul_or_when_the_device_closes(reply: bytes, serve: Serve) -> None:
     port = await serve(says(reply))
-    assert await ask(Endpoint("127.0.0.1", port), b"{}", 2.0) == b'{"a":1}'
+    assert await ask(Endpoint("127.0.0.1", port), ApiRequest("x", b"{}"), 2.0) == b'{"a":1}'
 
 
 async def test_nul_ends_the_reply_though_the_device_keeps_the_line_open(serve: Serve) -> None:
@@ -57,30 +58,33 @@ async def test_nul_ends_the_reply_though_the_device_keeps_the_line_open(serve: S
         await reader.read()
 
     port = await serve(handle)
-    assert await ask(Endpoint("127.0.0.1", port), b"{}", 5.0) == b"{}"
+    assert await ask(Endpoint("127.0.0.1", port), ApiRequest("x", b"{}"), 5.0) == b"{}"
 
 
 async def test_closed_port_is_refused(unused_tcp_port: int) -> None:
-    assert await reason(ask(Endpoint("127.0.0.1", unused_tcp_port), b"{}", 1.0)) == Reason.REFUSED
+    assert await reason(ask(Endpoint("127.0.0.1", unused_tcp_port), ApiRequest("x", b"{}"), 1.0)) == Reason.REFUSED
 
 
 async def test_silence_is_slow_at_the_deadline(serve: Serve) -> None:
     started_s = time.monotonic()
-    assert await reason(ask(Endpoint("127.0.0.1", await serve(silent)), b"{}", 0.2)) == Reason.SLOW
+    assert await reason(ask(Endpoint("127.0.0.1", await serve(silent)), ApiRequest("x", b"{}"), 0.2)) == Reason.SLOW
     assert time.monotonic() - started_s < 1.5
 
 
 async def test_a_reply_that_never_ends_is_slow_at_the_deadline(serve: Serve) -> None:
-    assert await reason(ask(Endpoint("127.0.0.1", await serve(endless)), b"{}", 0.3)) == Reason.SLOW
+    assert await reason(ask(Endpoint("127.0.0.1", await serve(endless)), ApiRequest("x", b"{}"), 0.3)) == Reason.SLOW
 
 
 async def test_ten_megabytes_are_garbled(serve: Serve) -> None:
     port = await serve(says(b"x" * 10_000_000))
-    assert await reason(ask(Endpoint("127.0.0.1", port), b"{}", 5.0)) == Reason.GARBLED
+    assert await reason(ask(Endpoint("127.0.0.1", port), ApiRequest("x", b"{}"), 5.0)) == Reason.GARBLED
 
 
 async def test_closing_without_a_word_is_unreachable(serve: Serve) -> None:
-    assert await reason(ask(Endpoint("127.0.0.1", await serve(says(b""))), b"{}", 2.0)) == Reason.UNREACHABLE
+    assert (
+        await reason(ask(Endpoint("127.0.0.1", await serve(says(b""))), ApiRequest("x", b"{}"), 2.0))
+        == Reason.UNREACHABLE
+    )
 
 
 def test_digest_equals_the_example_of_rfc_2617() -> None:
@@ -89,7 +93,7 @@ def test_digest_equals_the_example_of_rfc_2617() -> None:
         'nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093", opaque="5ccc069c403ebaf9f0171e9517f40e41"'
     )
     login = Login("Mufasa", "Circle Of Life")
-    header = authorisation(challenge, "GET", "/dir/index.html", login, cnonce="0a4f113b")
+    header = digest(challenge, "GET", "/dir/index.html", login, cnonce="0a4f113b")
     assert header is not None
     assert 'response="6629fae49393a05397450978507c4ef1"' in header
     assert "Circle" not in header
@@ -99,7 +103,7 @@ def test_digest_equals_the_example_of_rfc_2617() -> None:
     "challenge", ["", 'Basic realm="x"', 'Digest realm="x"', 'Digest nonce="n", algorithm=SHA-256']
 )
 def test_other_schemes_are_not_answered(challenge: str) -> None:
-    assert authorisation(challenge, "GET", "/", Login("u", "p")) is None
+    assert digest(challenge, "GET", "/", Login("u", "p")) is None
 
 
 def web(answer: bytes) -> Handler:
@@ -112,7 +116,7 @@ def web(answer: bytes) -> Handler:
 
 
 def get(port: int, **options: Any) -> Awaitable[bytes]:
-    return fetch(Endpoint("127.0.0.1", http_port=port), "GET", "/x", b"", Login("u", "p"), 1.0, **options)
+    return fetch(Endpoint("127.0.0.1", http_port=port), HttpRequest("x", "GET", "/x"), Login("u", "p"), 1.0, **options)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +147,7 @@ async def test_bodies_by_length_by_chunks_and_by_closing(answer: bytes, serve: S
         (b"SSH-2.0-OpenSSH\r\n\r\n", Reason.GARBLED),
         (b"\r\n\r\n", Reason.GARBLED),
         (b"x" * 200_000, Reason.GARBLED),
-        (b"", Reason.GARBLED),
+        (b"", Reason.UNREACHABLE),
     ],
 )
 async def test_a_web_server_that_misbehaves_is_one_word(answer: bytes, word: Reason, serve: Serve) -> None:
@@ -157,5 +161,5 @@ async def test_an_endless_body_is_garbled(serve: Serve) -> None:
 
 async def test_challenge_without_a_password_is_no_credentials(serve: Serve) -> None:
     port = await serve(web(b'HTTP/1.1 401 no\r\nWWW-Authenticate: Digest realm="r", nonce="n"\r\n\r\n'))
-    call = fetch(Endpoint("127.0.0.1", http_port=port), "GET", "/x", b"", None, 1.0)
+    call = fetch(Endpoint("127.0.0.1", http_port=port), HttpRequest("x", "GET", "/x"), None, 1.0)
     assert await reason(call) == Reason.NO_CREDENTIALS

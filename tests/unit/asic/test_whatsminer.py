@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.asic.belief import Expected, believe
 from agent.asic.family import ApiRequest, Dialogue, Login, Memory, Outcome, Token
 from agent.asic.md5crypt import md5crypt_digest
 from agent.asic.whatsminer import Whatsminer, decrypt, derive_token, encrypt
@@ -161,7 +162,7 @@ def test_fresh_start_without_hashing_is_waking_and_a_long_one_idle() -> None:
 
 @pytest.mark.parametrize("power", ["inf", -5, 1e9, "nan", None, True, [], {}])
 def test_nonsense_power_is_unknown(power: object) -> None:
-    assert reading({"HS RT": 1e8, "Power": power}).power_w is None
+    assert believe(reading({"HS RT": 1e8, "Power": power}), Expected())[0].power_w is None
 
 
 def test_refusal_instead_of_a_summary_is_a_bad_reply() -> None:
