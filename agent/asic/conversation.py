@@ -135,6 +135,14 @@ class Line:
                 missed = missed if request.optional else Reason.GARBLED
         return missed
 
+    async def prepare(self, now_s: float) -> bool:
+        """Fetch what a later command will need, where anything is; True when the device was asked. Never raises."""
+        dialogue = self.family.prepare(self.memory, self.login, now_s)
+        if dialogue is None:
+            return False
+        await self._drive(dialogue)
+        return True
+
     async def carry_out(self, mode: Mode, now_s: float) -> Outcome:
         """Drive the family's dialogue for `mode`; `now_s` is monotonic."""
         return await self._drive(self.family.command(mode, self.memory, self.login, now_s))

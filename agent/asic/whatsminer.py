@@ -47,6 +47,7 @@ from gridpivot.errors import BadReply
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 
 TOKEN_LIFE_S = 1500.0  # tokens are said to live 30 min; renewed before, and at once on code 135
+RENEW_BEFORE_S = 300.0
 LOW_PERCENT = 60
 WAKE_S = 600.0  # full hashrate returns after 6-10 min (community figure)
 # Key of a `Msg` object -> the command that was asked.
@@ -73,6 +74,7 @@ class Whatsminer(Family):
     )
     factory_login = Login("super", "admin")  # public knowledge
 
+    slow_after_command = False
     probes = (ApiRequest("get_version", b'{"cmd":"get_version"}'),)
 
     def requests(self, memory: Memory) -> tuple[Request, ...]:
@@ -137,6 +139,12 @@ class Whatsminer(Family):
             firmware=text_or_none(summary.get("Firmware Version")) or text_or_none(version.get("fw_ver")),
             mac=text_or_none(summary.get("MAC")),
         )
+
+    def prepare(self, memory: Memory, login: Login | None, now_s: float) -> Dialogue | None:
+        """A write token, before the one in hand runs out."""
+        if login is None or (memory.token is not None and memory.token.expires_s > now_s + RENEW_BEFORE_S):
+            return None
+        return _token(memory, login, now_s + RENEW_BEFORE_S, now_s)
 
     def command(self, mode: Mode, memory: Memory, login: Login | None, now_s: float) -> Dialogue:
         """Sleep is power_off, low a percentage of the power limit, normal power_on or 100 %; turbo is not offered."""
@@ -240,9 +248,12 @@ def decrypt(data: str, key: str) -> Any:
     return parse_reply(worker.update(raw) + worker.finalize()).value
 
 
-def _token(memory: Memory, login: Login, now_s: float) -> Generator[Request, Any, Outcome]:
-    if memory.token is not None and memory.token.expires_s > now_s:
+def _token(
+    memory: Memory, login: Login, valid_at_s: float, now_s: float | None = None
+) -> Generator[Request, Any, Outcome]:
+    if memory.token is not None and memory.token.expires_s > valid_at_s:
         return ACCEPTED
+    now_s = valid_at_s if now_s is None else now_s
     reply = require_mapping((yield _plain("get_token")), "get_token")
     _, code, said = status_of(reply)
     if code == 136 or (isinstance(reply.get("Msg"), str) and "over max" in said):
