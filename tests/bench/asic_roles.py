@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ import psutil
 
 from agent.asic.family import Login
 from agent.asic.inventory import AsicInventory, build_inventory
-from agent.asic.inventory_file import ClassEntry, DeviceRow, InventoryFile
+from agent.asic.inventory_file import ClassEntry, DeviceRow, InventoryFile, write_devices
 from agent.asic.poller import AsicPoller
 from agent.asic.settings import AsicSettings
 from agent.asic.transport import Endpoint
@@ -202,13 +204,60 @@ async def foreign(asked: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+async def write(asked: dict[str, Any]) -> dict[str, Any]:
+    """Inventory and settings of the emulated site, for the real agent."""
+    place = Path(asked["directory"])
+    classes = [f'[class.{f}]\nfamily = "{f}"\nmodel = "{MODELS[f]}"\n' for f in asked["mix"]]
+    (place / "inventory.toml").write_text("\n".join(['devices = "miners.csv"\n', *classes]))
+    write_devices(place / "miners.csv", inventory_of(asked).rows)
+    (place / "agent.toml").write_text(
+        f'site = "bench"\nstate_dir = "{place}/state"\n[http]\nport = 0\n'
+        f'[asic]\ninventory = "{place}/inventory.toml"\nbeat_s = {asked["beat_s"]}\n'
+    )
+    return {"written": asked["count"]}
+
+
+async def render(asked: dict[str, Any]) -> dict[str, Any]:
+    """Per-device series as text: CPU of one rendering, and the longest that a chunk holds the interpreter."""
+    from agent.exposition import SERIES, DeviceSeries
+
+    inventory = inventory_of({"mix": ["luxos"], "api_port": 1, "http_port": 1, **asked})
+    table, chance = DeviceTable(asked["count"]), np.random.default_rng(1)
+    for column, _, _ in SERIES:
+        values = chance.normal(3000.0, 100.0, asked["count"]) if table[column].dtype.kind == "f" else 1
+        table[column][:] = values
+    series, chunks, spent = DeviceSeries(inventory.site), [], []
+    for _ in range(5):
+        began_s, lines = time.process_time(), series.render(table)
+        while True:
+            at_s = time.perf_counter()
+            if next(lines, None) is None:
+                break
+            chunks.append(time.perf_counter() - at_s)
+        spent.append(time.process_time() - began_s)
+    return {
+        "series": len(SERIES) * asked["count"],
+        "cpu_s": round(sorted(spent)[2], 3),
+        "chunk_ms_max": round(1000 * max(chunks), 2),
+    }
+
+
+async def discover(asked: dict[str, Any]) -> dict[str, Any]:
+    """A /18 scanned: how long, and how many of the emulated machines were found."""
+    return {"seconds": float("nan"), "found": 0}
+
+
+ROLES = {"sweep": sweep, "shed": shed, "foreign": foreign, "write": write, "render": render, "discover": discover}
+
+
 def main() -> None:
     """`asic_roles.py ROLE JSON`."""
     role, asked = sys.argv[1], json.loads(sys.argv[2])
     if role == "emulate":
         asyncio.run(emulate(asked))
     else:
-        print(json.dumps(asyncio.run({"sweep": sweep, "shed": shed, "foreign": foreign}[role](asked))), flush=True)
+        print(json.dumps(asyncio.run(ROLES[role](asked))), flush=True)
+        os._exit(0)  # pyasic-rs's threads sometimes abort an interpreter that ends in the usual way
 
 
 if __name__ == "__main__":
