@@ -17,6 +17,7 @@ from gridpivot.vocabulary import Mode
 from sim.miners.antminer import SimAntminer
 from sim.miners.luxos import PROFILES, SimLuxOs
 from sim.miners.machine import Machine
+from sim.miners.swarm import Swarm
 from sim.miners.whatsminer import SimWhatsminer
 from sim.miners.wire import WireMiner
 
@@ -52,6 +53,7 @@ class WireMiners:
         speed: float = 1.0,
         feeders: Sequence[str] = ("A", "B"),
         clock: Callable[[], float] = time.monotonic,
+        shared_ports: bool = False,
     ) -> None:
         self.feeders = tuple(feeders)
         self.clock = clock
@@ -69,6 +71,7 @@ class WireMiners:
             )
             for number, name in enumerate(names)
         ]
+        self._swarm = Swarm(self.miners) if shared_ports else None
 
     async def __aenter__(self) -> WireMiners:
         await self.start()
@@ -78,12 +81,17 @@ class WireMiners:
         await self.stop()
 
     async def start(self) -> None:
-        """Every miner on free ports of 127.0.0.1."""
+        """Every miner on free ports of 127.0.0.1, or on an address of its own behind two shared ports."""
+        if self._swarm is not None:
+            await self._swarm.start()
+            return
         for miner in self.miners:
             await miner.start()
 
     async def stop(self) -> None:
         """Close every port."""
+        if self._swarm is not None:
+            await self._swarm.stop()
         for miner in self.miners:
             await miner.stop()
 
