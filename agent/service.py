@@ -22,7 +22,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from agent.backends import Meter, MeterSample, Miners, PoolReading, Pools, RowArray, SiteInventory
+from agent.backends import Coils, Meter, MeterSample, Miners, PoolReading, Pools, RowArray, SiteInventory
 from agent.exporter import AgentExporter
 from agent.settings import AgentSettings
 from agent.site import Beats, Hardware, SiteAgent
@@ -77,6 +77,8 @@ class Equipment:
     miners: Miners = field(default_factory=NoMiners)
     pools: Pools = field(default_factory=NoPools)
     meter: Meter = field(default_factory=NoMeter)
+    fans: Coils | None = None
+    switches: Coils | None = None
     inventory: SiteInventory = field(
         default_factory=lambda: SiteInventory((), np.zeros(0, np.uint8), (), np.zeros(0, np.uint16), b"", ())
     )
@@ -118,6 +120,17 @@ def find_equipment(settings: AgentSettings) -> Equipment:
         found.work.append(meter.run)
     else:
         found.missing.append("no site meter in settings ([meter])")
+    if settings.fans or settings.switches:
+        from agent.coils import ModbusCoils
+
+        if settings.fans:
+            fans = ModbusCoils({fan.container: fan for fan in settings.fans})
+            found.fans = fans
+            found.work.append(fans.run)
+        if settings.switches:
+            switches = ModbusCoils({f"{switch.level}:{switch.name}": switch for switch in settings.switches})
+            found.switches = switches
+            found.work.append(switches.run)
     if settings.uplink.address is None:
         found.missing.append("no controller in settings (uplink.address): this site works alone")
     return found
@@ -191,7 +204,7 @@ async def serve(settings: AgentSettings, clock: Clock | None = None) -> None:
             settings.site,
             settings.policy(),
             equipment.inventory,
-            Hardware(equipment.miners, equipment.pools, equipment.meter),
+            Hardware(equipment.miners, equipment.pools, equipment.meter, equipment.fans, equipment.switches),
             uplink_target(settings),
             load_planner_keys(settings.path(settings.uplink.planner_keys)),
             settings.state_dir,
