@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from agent.cli_discover import discover
 from gridpivot import __version__, console
 from gridpivot.errors import BadReply, GridpivotError, SettingsError
 
@@ -55,6 +56,9 @@ def run(config: Config = None, state_dir: StateDir = None) -> None:
     settings = _load(config, state_dir)
     configure(settings.log.style, settings.log.level)
     asyncio.run(serve(settings))
+
+
+app.command()(discover)
 
 
 @app.command("check-config")

@@ -294,6 +294,31 @@ class DecodeShape(Document):
     repairs: dict[str, int] = {}
 
 
+class DiscoveredShape(Figures):
+    """One address that answered. `family` is null where no family knows it; `note` says what was withheld."""
+
+    host: str
+    family: str | None
+    model: str | None
+    firmware: str | None
+    mac_address: str | None
+    serial: str | None
+    power_w: float | None
+    hashrate_hs: float | None
+    note: str = ""
+
+
+class DiscoveryShape(Document):
+    """`gridpivot-agent discover`: what was looked at, what answered, and what that changes in the inventory."""
+
+    addresses: int
+    added: int
+    moved: int
+    swapped: int
+    left_out: int
+    devices: list[DiscoveredShape]
+
+
 class CheckFigures(Figures):
     """One check of the doctor; `remedy` says what to do unless the outcome is ok."""
 

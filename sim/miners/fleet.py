@@ -6,11 +6,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import orjson
-
 from agent.asic.family import Login
 from agent.asic.inventory import AsicInventory, build_inventory
-from agent.asic.inventory_file import ClassEntry, DeviceRow, InventoryFile, write_devices
+from agent.asic.inventory_file import ClassEntry, DeviceRow, InventoryFile, write_devices, write_header
 from agent.asic.transport import Endpoint
 from gridpivot.curves import AiPool, MinerClass
 from gridpivot.vocabulary import Mode
@@ -113,12 +111,8 @@ class WireMiners:
 
     def write_inventory(self, directory: Path) -> Path:
         """Write `inventory.toml` and `miners.csv`; returns the path of the first."""
-        lines = ['devices = "miners.csv"', f"feeders = {orjson.dumps(self.feeders).decode()}"]
-        for name, entry in CLASSES.items():
-            lines += ["", f'[class."{name}"]']
-            lines += [f'{key} = "{value}"' for key, value in entry.model_dump(exclude_none=True).items()]
         path = directory / "inventory.toml"
-        path.write_text("\n".join([*lines, ""]), encoding="utf-8")
+        write_header(path, "miners.csv", self.feeders, CLASSES, {})
         write_devices(directory / "miners.csv", self.rows())
         return path
 
