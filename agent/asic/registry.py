@@ -9,9 +9,11 @@ from agent.asic.antminer import Antminer
 from agent.asic.family import Capabilities, Family
 from agent.asic.luxos import LuxOs
 from agent.asic.whatsminer import Whatsminer
+from agent.asic.whatsminer_v3 import WhatsminerV3
 
 _ALL: tuple[Family, ...] = (
     LuxOs(),
+    WhatsminerV3(),
     Whatsminer(),
     Antminer(),
 )
