@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from agent.asic.antminer import Antminer
+from agent.asic.auradine import Auradine
+from agent.asic.avalon import Avalon
 from agent.asic.family import Capabilities, Family
 from agent.asic.luxos import LuxOs
 from agent.asic.whatsminer import Whatsminer
@@ -15,6 +17,8 @@ _ALL: tuple[Family, ...] = (
     LuxOs(),
     WhatsminerV3(),
     Whatsminer(),
+    Auradine(),
+    Avalon(),
     Antminer(),
 )
 FAMILIES: Mapping[str, Family] = MappingProxyType({family.name: family for family in _ALL})
