@@ -34,9 +34,7 @@ async def library_answer(
         async with asyncio.timeout(deadline_s):
             await _require_door(host)
             reached = True
-            miner = _known.get(host) or await _identify(host)
-            if login is not None:
-                miner.set_auth(login.username, login.password)
+            miner = _known.get(host) or await _identify(host, login)
             if request.action == "data":
                 return await _data(host, miner)
             return await _obey(miner, request)
@@ -71,7 +69,7 @@ async def _require_door(host: str) -> None:
     raise DeviceUnreachable(Reason.UNREACHABLE, f"{host}: no port of a miner is open")
 
 
-async def _identify(host: str) -> Any:
+async def _identify(host: str, login: Login | None) -> Any:
     try:
         from pyasic_rs import MinerFactory
     except ImportError:
@@ -80,6 +78,8 @@ async def _identify(host: str) -> Any:
     miner = await MinerFactory().get_miner(host)
     if miner is None:
         raise DeviceUnreachable(Reason.UNSUPPORTED, f"{host}: pyasic-rs does not know what this is")
+    if login is not None:
+        miner.set_auth(login.username, login.password)  # once: it forgets its token at every call
     while len(_known) >= _MAX_KNOWN:
         _known.pop(next(iter(_known)))
     _known[host] = miner
