@@ -28,7 +28,7 @@ from agent.asic.family import (
     Reading,
     Request,
 )
-from agent.asic.figures import bounded, number, require_mapping, scaled, text_or_none
+from agent.asic.figures import bounded, count, number, require_mapping, scaled, text_or_none
 from gridpivot.errors import BadReply
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 
@@ -166,11 +166,11 @@ def sign(command: str, password: str, salt: str, at_s: int) -> str:
 
 def _write(command: str, parameter: Any, login: Login) -> Generator[Request, Any, Outcome]:
     asked = require_mapping((yield _DEVICE), "get.device.info")
-    salt, at_s = text_or_none(_message(asked).get("salt")), number(asked.get("when"))
+    salt, at_s = text_or_none(_message(asked).get("salt")), count(asked.get("when"))
     if salt is None or at_s is None:
         return Outcome(Reason.FAILED, f"{command}: device info gives no salt or no time to sign with", retry=True)
-    token = sign(command, login.password, salt, int(at_s))
-    order = {"cmd": command, "param": parameter, "ts": int(at_s), "account": ACCOUNT, "token": token}
+    token = sign(command, login.password, salt, at_s)
+    order = {"cmd": command, "param": parameter, "ts": at_s, "account": ACCOUNT, "token": token}
     reply = require_mapping((yield ApiRequest(command, orjson.dumps(order), length_prefixed=True)), command)
     code = number(reply.get("code"))
     if code == 0:
