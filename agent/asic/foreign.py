@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from agent.asic.family import LibraryRequest, Login
@@ -54,19 +53,26 @@ async def library_answer(
 
 async def _require_door(host: str) -> None:
     """Return once any known port opens; raises DeviceUnreachable when all of them are refused."""
-    tries = [asyncio.create_task(asyncio.open_connection(host, port)) for port in DOORS]
+    pending = {asyncio.create_task(_opens(host, port)) for port in DOORS}
     try:
-        for attempt in asyncio.as_completed(tries):
-            with suppress(OSError):
-                await attempt
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            if any(task.result() for task in done):
                 return
     finally:
-        for task in tries:
-            if task.cancel():
-                continue
-            if not task.cancelled() and task.exception() is None:
-                task.result()[1].transport.abort()
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
     raise DeviceUnreachable(Reason.UNREACHABLE, f"{host}: no port of a miner is open")
+
+
+async def _opens(host: str, port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    writer.transport.abort()
+    return True
 
 
 async def _identify(host: str, login: Login | None) -> Any:

@@ -30,6 +30,13 @@ def absent(told: str) -> Any:
     return pytest.fail(told) if os.environ.get("CI") == "true" else pytest.skip(told)
 
 
+def own_address(host: str) -> str:
+    """The address moved by ten per parallel test worker, since ports are fixed and two workers may run one module."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    head, _, last = host.rpartition(".")
+    return f"{head}.{int(last) + 10 * worker}"
+
+
 @pytest.fixture
 async def met() -> AsyncIterator[Met]:
     """Start a simulated machine on the real ports of a loopback address; hashing steadily, seconds to sleep and wake."""
@@ -43,6 +50,7 @@ async def met() -> AsyncIterator[Met]:
         nameplate: tuple[float, float] | None = None,
     ) -> WireMiner:
         kind = miner_class(maker.family, maker.family, model, shed_s=1, wake_s=2, nameplate=nameplate)
+        host = own_address(host)
         miner = maker(Machine(kind, 3, now_s=time.monotonic()), "02:00:00:00:00:0A")
         started.append(miner)
         try:
