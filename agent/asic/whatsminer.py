@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from agent.asic.cgminer import name_sections
+from agent.asic.cgminer import name_sections, pool_in_use
 from agent.asic.family import (
     ACCEPTED,
     ApiRequest,
@@ -50,8 +50,15 @@ TOKEN_LIFE_S = 1500.0  # tokens are said to live 30 min; renewed before, and at 
 RENEW_BEFORE_S = 300.0
 LOW_PERCENT = 60
 WAKE_S = 600.0  # full hashrate returns after 6-10 min (community figure)
+_MAX_CODES = 16
 # Key of a `Msg` object -> the command that was asked.
-_MESSAGES = {"fw_ver": "get_version", "btmineroff": "status", "mineroff": "status", "error_code": "get_error_code"}
+_MESSAGES = {
+    "fw_ver": "get_version",
+    "btmineroff": "status",
+    "mineroff": "status",
+    "error_code": "get_error_code",
+    "ledstat": "get_miner_info",
+}
 _POWER_MODES = {"low": Mode.LOW, "normal": Mode.NORMAL, "high": Mode.TURBO}
 
 
@@ -82,8 +89,12 @@ class Whatsminer(Family):
         return (_plain("summary"), _plain("status"))
 
     def slow_requests(self, memory: Memory) -> tuple[Request, ...]:
-        """Model and firmware."""
-        return (_plain("devdetails"), _plain("get_version"))
+        """Model, firmware, complaints, pools and the address; what a firmware does not know costs only itself."""
+        return (
+            _plain("devdetails"),
+            _plain("get_version"),
+            *(_plain(command, optional=True) for command in ("get_error_code", "pools", "get_miner_info")),
+        )
 
     def absorb(self, request: Request, reply: Any, memory: Memory) -> tuple[dict[str, Any], bool]:
         """One reply per request."""
@@ -119,7 +130,9 @@ class Whatsminer(Family):
         if power_w == 0 and hashrate_hs:
             power_w = None  # nothing hashes on zero watts: the sensor is not connected
         uptime_s = scaled(summary.get("Elapsed"))
-        state = _state(off, hashrate_hs, uptime_s)
+        codes = fault_codes(memory.slow_replies.get("get_error_code"), summary)
+        state = _state(off, hashrate_hs, uptime_s, codes)
+        info = _message(memory.slow_replies.get("get_miner_info"))
         details = first(memory.slow_replies.get("devdetails"), "DEVDETAILS") or {}
         version = _message(memory.slow_replies.get("get_version"))
         model = text_or_none(details.get("Model"))
@@ -131,13 +144,20 @@ class Whatsminer(Family):
             ),
             state=state,
             mode=_mode(off, status, summary, state),
-            reason=Reason.WAKING if state is DeviceState.WAKING else Reason.NONE,
+            reason={DeviceState.WAKING: Reason.WAKING, DeviceState.FAULT: Reason.FAULT}.get(state, Reason.NONE),
             provenance=Provenance.UNKNOWN if power_w is None else Provenance.DEVICE,
             accepted_shares=count(summary.get("Accepted")),
             uptime_s=uptime_s,
             model=None if model is None else f"Whatsminer {model}",
             firmware=text_or_none(summary.get("Firmware Version")) or text_or_none(version.get("fw_ver")),
-            mac=text_or_none(summary.get("MAC")),
+            mac=text_or_none(summary.get("MAC")) or text_or_none(info.get("mac")),
+            fan_rpm=max(
+                (rpm for key in ("Fan Speed In", "Fan Speed Out") if (rpm := scaled(summary.get(key))) is not None),
+                default=None,
+            ),
+            power_limit_w=scaled(summary.get("Power Limit")),
+            pool_url=pool_in_use(memory.slow_replies.get("pools")),
+            fault_codes=codes,
         )
 
     def prepare(self, memory: Memory, login: Login | None, now_s: float) -> Dialogue | None:
@@ -171,8 +191,19 @@ class Whatsminer(Family):
         )
 
 
-def _plain(command: str) -> ApiRequest:
-    return ApiRequest(command, orjson.dumps({"cmd": command}))
+def _plain(command: str, *, optional: bool = False) -> ApiRequest:
+    return ApiRequest(command, orjson.dumps({"cmd": command}), optional=optional)
+
+
+def fault_codes(reply: Any, summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """Codes of get_error_code (`[{"218": "<time>"}, ...]`, or one object), else `Error Code 0..` of an older summary."""
+    listed = _message(reply).get("error_code")
+    rows = listed if isinstance(listed, list) else [listed]
+    codes = [str(key) for row in rows if isinstance(row, Mapping) for key in row]
+    if not codes:
+        said = (number(summary.get(f"Error Code {index}")) for index in range(_MAX_CODES))
+        codes = [str(int(code)) for code in said if code]
+    return tuple(dict.fromkeys(codes))[:_MAX_CODES]
 
 
 def _message(reply: Any) -> Mapping[str, Any]:
@@ -190,16 +221,16 @@ def _is_off(status: Mapping[str, Any]) -> bool | None:
     return {"true": True, "false": False}.get(said)
 
 
-def _state(off: bool | None, hashrate_hs: float | None, uptime_s: float | None) -> DeviceState:
+def _state(off: bool | None, hashrate_hs: float | None, uptime_s: float | None, codes: tuple[str, ...]) -> DeviceState:
     if hashrate_hs is None:
         return DeviceState.UNKNOWN
     if off:
         return DeviceState.STOPPING if hashrate_hs > 0 else DeviceState.SLEEPING
     if hashrate_hs > 0:
         return DeviceState.HASHING
-    if off is None:
-        return DeviceState.IDLE
-    return DeviceState.WAKING if uptime_s is not None and uptime_s < WAKE_S else DeviceState.IDLE
+    if off is False and uptime_s is not None and uptime_s < WAKE_S:
+        return DeviceState.WAKING
+    return DeviceState.FAULT if codes else DeviceState.IDLE
 
 
 def _mode(off: bool | None, status: Mapping[str, Any], summary: Mapping[str, Any], state: DeviceState) -> Mode:
