@@ -30,7 +30,8 @@ from gridpivot.errors import BadReply, DeviceUnreachable
 from gridpivot.vocabulary import Mode, Reason
 
 NO_RETRY = (Reason.UNAUTHORISED, Reason.NO_CREDENTIALS, Reason.UNSUPPORTED)
-_REFUSALS = (Reason.UNSUPPORTED, Reason.GARBLED, Reason.REFUSED)
+# Until the next slow beat: a firewalled port would cost a deadline at every poll.
+_REFUSALS = (Reason.UNSUPPORTED, Reason.GARBLED, Reason.REFUSED, Reason.UNREACHABLE, Reason.SLOW)
 
 
 @dataclass(slots=True)
