@@ -25,6 +25,7 @@ from gridpivot.errors import SettingsError
 from gridpivot.shapes import DiscoveredShape, DiscoveryShape
 
 CHECK_NOTE = "hashrate and power were taken from what these machines read now: check them against the maker's sheet"
+SHOWN = 20  # of what was left out
 
 
 def discover(
@@ -105,8 +106,10 @@ def _tell(findings: list[Finding], found: Catalogue, output: Path | None) -> Non
         table.add_row(escape(family), escape(model), escape(firmware), str(number))
     out = Console()
     out.print(table)
-    for finding in found.left_out[:20]:
+    for finding in found.left_out[:SHOWN]:
         out.print(f"left out: {finding.host}: {finding.note or 'no family'}", markup=False)
+    if len(found.left_out) > SHOWN:
+        out.print(f"left out: {len(found.left_out) - SHOWN} more; --json lists them all")
     without_mac = sum(1 for row in found.rows if not row.mac)
     if without_mac:
         out.print(f"{without_mac} machines gave no MAC address: a new lease would lose them; fill it in by hand")

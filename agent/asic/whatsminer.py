@@ -101,8 +101,8 @@ class Whatsminer(Family):
         return {request.name: reply}, False
 
     def recognise(self, replies: Mapping[str, Any]) -> bool:
-        """`whatsminer` in a version, or figures that only its summary has."""
-        if "whatsminer" in repr(replies.get("get_version", "")).lower():
+        """A version with `fw_ver` beside `api_ver`, as no other firmware has it, or figures that only its summary has."""
+        if {"fw_ver", "api_ver"} <= _message(replies.get("get_version")).keys():
             return True
         keys = first(replies.get("summary"), "SUMMARY") or {}
         return any(key in keys for key in ("HS RT", "Power_RT", "Power Mode", "Factory GHS"))

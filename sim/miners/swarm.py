@@ -45,22 +45,35 @@ class _Switch(asyncio.Protocol):
 
 
 class Swarm:
-    """Miners by address; `async with` listens and closes. Ports of 0 take free ones, alike for all."""
+    """Miners by address; `async with` listens and closes. Ports of 0 take free ones, alike for all.
 
-    def __init__(self, miners: Sequence[WireMiner], first: str = FIRST, holes: Sequence[int] = ()) -> None:
+    `exact` listens on every miner's address alone, so that other addresses refuse as empty ones do: a socket each.
+    """
+
+    def __init__(
+        self, miners: Sequence[WireMiner], first: str = FIRST, holes: Sequence[int] = (), *, exact: bool = False
+    ) -> None:
         self.miners = list(miners)
         self._by_host = {}
         for number, miner in enumerate(self.miners):
             miner.host = address(number, first)
             self._by_host[miner.host] = miner
         self._holes = [self.miners[number].host for number in holes]
+        self._exact = exact
         self._servers: list[asyncio.Server] = []
         self._plugs: list[socket.socket] = []
 
     async def start(self, api_port: int = 0, http_port: int = 0) -> None:
         """Listen on the loopback interface."""
-        api = await self._listen(api_port, self._api)
-        web = await self._listen(http_port, self._web)
+        loop = asyncio.get_running_loop()
+        if self._exact:
+            for miner in self.miners:
+                self._servers.append(await loop.create_server(miner.api_protocol, miner.host, api_port))
+            api = api_port
+        else:
+            api = await self._listen(api_port, self._api)
+        has_web = any(isinstance(miner, WebFace) for miner in self.miners)
+        web = await self._listen(http_port, self._web) if has_web else 0
         for miner in self.miners:
             miner.api_port, miner.http_port = api, web if isinstance(miner, WebFace) else 0
         for host in self._holes:

@@ -61,7 +61,7 @@ async def emulate(asked: dict[str, Any]) -> None:
     for number in range(57, count, every) if every else ():
         miners[number].fault = WireFault.GARBAGE
     async with asyncio.timeout(600):
-        swarm = Swarm(miners, holes=holes)
+        swarm = Swarm(miners, holes=holes, exact=asked.get("exact", False))
         await swarm.start(asked.get("api_port", 0), asked.get("http_port", 0))
         gc.freeze()  # eleven thousand machines are not garbage to be looked through again and again
         print(json.dumps({"api_port": miners[0].api_port, "http_port": miners[-1].http_port}), flush=True)
@@ -243,8 +243,24 @@ async def render(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 async def discover(asked: dict[str, Any]) -> dict[str, Any]:
-    """A /18 scanned: how long, and how many of the emulated machines were found."""
-    return {"seconds": float("nan"), "found": 0}
+    """A range scanned: how long, how many of the emulated machines were found, and how many by their right family."""
+    from agent.asic.probing import Probing, search
+    from agent.asic.ranges import addresses, parse_ranges
+    from agent.limits import raise_file_limit
+
+    raise_file_limit()
+    spans = parse_ranges([asked["range"]])
+    began_s, cpu = time.monotonic(), time.process_time()
+    found = await search(addresses(spans), Probing(), lambda _: None)
+    right = {address(n): family_of(n, asked["mix"]) for n in range(asked["count"])}
+    return {
+        "seconds": round(time.monotonic() - began_s, 2),
+        "cpu_s": round(time.process_time() - cpu, 2),
+        "addresses": sum(map(len, spans)),
+        "found": len(found),
+        "right_family": sum(right.get(f.host) == f.family for f in found),
+        "with_mac": sum(f.mac is not None for f in found),
+    }
 
 
 ROLES = {"sweep": sweep, "shed": shed, "foreign": foreign, "write": write, "render": render, "discover": discover}

@@ -124,8 +124,8 @@ def main() -> None:
     with emulated({**base, "mix": ["antminer"]}) as site:
         out["shed_antminer"] = role("shed", site, limit_s=240.0)
     out["render"] = role("render", base)
-    with emulated({**base, "mix": MIXED}) as site:
-        out["discovery"] = role("discover", site)
+    with emulated({**base, "mix": MIXED, "exact": True, "api_port": 4028}) as site:
+        out["discovery"] = role("discover", {**site, "range": "127.20.0.0/18"})
     reached = {
         "cpu_ms_per_poll": out["one_connection"]["cpu_ms_per_poll"],
         "times_less_cpu_than_pyasic_rs": round(
