@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from agent.asic.antminer import Antminer
+from agent.asic.braiins import Braiins
+from agent.asic.epic import Epic
 from agent.asic.family import Capabilities, Family
 from agent.asic.luxos import LuxOs
+from agent.asic.vnish import VNish
 from agent.asic.whatsminer import Whatsminer
 
 _ALL: tuple[Family, ...] = (
     LuxOs(),
+    Braiins(),
+    VNish(),
+    Epic(),
     Whatsminer(),
     Antminer(),
 )
