@@ -37,7 +37,10 @@ _MARKS = {
 def _request(name: str, method: str, token: Token | None, body: Any = None, *, optional: bool = False) -> HttpRequest:
     headers = () if token is None else (("Authorization", token.key),)
     raw = b"" if body is None else orjson.dumps(body)
-    return HttpRequest(name, method, f"/api/v1/{name}", raw, Auth.TOKEN, headers, optional=optional)
+    # Answers to PUT may be a bare `true`: the status code is what counts, so they are not read as JSON.
+    return HttpRequest(
+        name, method, f"/api/v1/{name}", raw, Auth.TOKEN, headers, plain_text=method == "PUT", optional=optional
+    )
 
 
 PROBE = _request("version", "GET", None)
@@ -129,7 +132,7 @@ def _pool(groups: Any) -> str | None:
 
 
 def _codes(reply: Any) -> tuple[str, ...]:
-    """Codes only: the messages without one are a log of months (failed name look-ups and the like), no present fault."""
+    """Codes only. The list is a log that goes back months and says of no entry whether it still holds."""
     codes = [
         code
         for error in rows(at(reply, "errors"))
