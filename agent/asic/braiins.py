@@ -218,17 +218,23 @@ def _mode(status: int | None, target_w: float | None, memory: Memory) -> Mode:
 
 
 def _learn(memory: Memory, now_s: float) -> Generator[Request, Any, None]:
-    """REST exists where its version answers, or refuses for want of a token. Old web servers answer with a page."""
+    """REST exists where its version answers, or refuses for want of a token.
+
+    Old web servers say 404 or send a page; a device once known for REST is believed only in the former.
+    """
     dialect = REST
     try:
         yield rest.PROBE
     except BadReply:
+        if memory.dialect == REST:
+            raise
         dialect = GRAPHQL
     except DeviceUnreachable as error:
-        if error.reason not in (Reason.UNAUTHORISED, Reason.UNSUPPORTED, Reason.GARBLED):
-            raise
-        if error.reason != Reason.UNAUTHORISED:
+        says_no = (Reason.UNSUPPORTED,) if memory.dialect == REST else (Reason.UNSUPPORTED, Reason.GARBLED)
+        if error.reason in says_no:
             dialect = GRAPHQL
+        elif error.reason != Reason.UNAUTHORISED:
+            raise
     if dialect != memory.dialect:
         memory.token = None
         memory.slow_replies.clear()

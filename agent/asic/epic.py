@@ -66,8 +66,8 @@ class Epic(Family):
         return (_get(CAPABILITIES), _get(NETWORK, optional=True))
 
     def recognise(self, replies: Mapping[str, Any]) -> bool:
-        """Any reply that was named by its keys, which no other firmware has."""
-        return any(name in replies for name in (SUMMARY, CAPABILITIES, NETWORK, TEMPS))
+        """Keys that no other firmware has, in any reply."""
+        return any(self.name_reply("", reply) for reply in replies.values())
 
     def name_reply(self, stem: str, value: Any) -> dict[str, Any]:
         """By the keys of each path."""

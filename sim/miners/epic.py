@@ -135,7 +135,7 @@ class SimEpic(WireMiner):
     def _get_capabilities(self) -> dict[str, Any]:
         algorithms = ["VoltageOptimizer", "ChipTune", *(["PowerTune"] if self.power_tune else [])]
         presets = [
-            {"clk": 400, "voltage": 12500, "hashrate": p.hashrate_hs / 1e12, "power": round(p.power_w)}
+            {"clk": 400, "voltage": 12500, "hashrate": p.hashrate_hs / 1e12, "power": int(p.power_w)}
             for p in (self.kind.modes[mode] for mode in _HASHING if mode in self.kind.modes)
         ]
         return {

@@ -34,8 +34,8 @@ class SimVNish(WireMiner):
         self.ignores_presets = False
         self.needs_restart = False
         self.failed = False
-        self.presets = {str(round(self.kind.modes[m].power_w)): m for m in _HASHING if m in self.kind.modes}
-        self.preset = str(round(self.kind.modes[Mode.NORMAL].power_w))
+        self.presets = {str(int(self.kind.modes[m].power_w)): m for m in _HASHING if m in self.kind.modes}
+        self.preset = str(int(self.kind.modes[Mode.NORMAL].power_w))
         self.overclock: dict[str, Any] = {"modded_psu": False, "globals": {"volt": 1270, "freq": 555}}
 
     # -- what it does ----------------------------------------------------------------------------------------------

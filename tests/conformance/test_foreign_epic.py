@@ -20,8 +20,8 @@ from agent.asic.registry import FAMILIES
 from agent.asic.transport import Endpoint
 from gridpivot.curves import miner_class
 from gridpivot.vocabulary import Mode
-from sim.miners.machine import Machine
 from sim.miners.epic import SimEpic
+from sim.miners.machine import Machine
 
 pytestmark = pytest.mark.system
 KIND = miner_class("s19xp", "epic", "Antminer S19 XP", shed_s=1, wake_s=2)

@@ -108,7 +108,8 @@ async def test_pyasic_reads_what_we_read() -> None:
         assert float(theirs.hashrate) * 1e12 == pytest.approx(ours.hashrate_hs, rel=0.01)
         assert (theirs.wattage, theirs.wattage_limit) == (ours.power_w, ours.power_limit_w)
         assert theirs.mac == miner.mac
-        assert max(b.chip_temp for b in theirs.hashboards if b.chip_temp) == pytest.approx(ours.temp_c, abs=1)
+        # It shows the chips' temperature (`temp2_N`) as the board's, and the board's (`tempN`) as the chips'.
+        assert max(b.temp for b in theirs.hashboards if b.temp) == pytest.approx(ours.temp_c, abs=1)
 
 
 async def test_pyasic_stops_and_resumes() -> None:
