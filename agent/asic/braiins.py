@@ -64,7 +64,7 @@ class Braiins(Family):
     capabilities = Capabilities(
         sleep=True,
         low=True,
-        turbo=True,
+        turbo=False,  # taken when the class has watts for it; overclocking is not offered to plans unasked
         watt_limit=True,
         percent=False,
         has_power=True,
