@@ -132,11 +132,20 @@ class SimLuxOs(WireMiner):
                 "Step": str(step),
                 "Frequency": 500,
                 "Voltage": 12.0,
+                "IsTuned": True,
+                "IsDynamic": True,
             }
             for step, (mode, name) in enumerate(PROFILES.items(), start=-1)
             if mode in self.kind.modes
         ]
         return self._said(326, "Profiles", PROFILES=rows)
+
+    def _do_groups(self) -> dict[str, Any]:
+        return self._said(319, "Group info", GROUPS=[{"GROUP": 0, "Name": "default", "Quota": 1}])
+
+    def _do_tempctrl(self) -> dict[str, Any]:
+        row = {"Mode": "Automatic", "Target": 60.0, "Hot": 75.0, "Dangerous": 85.0}
+        return self._said(205, "Temperature control", TEMPCTRL=[row])
 
     def _do_events(self) -> dict[str, Any]:
         return self._said(357, "Miner Events", EVENTS=self.events)
@@ -213,4 +222,4 @@ class SimLuxOs(WireMiner):
         self._profile = name
         if self.machine.mode is not Mode.SLEEP:
             self.machine.command(mode, self.clock())
-        return self._said(328, "Profile set")
+        return self._said(328, "Profile set", PROFILE=[{"Board": -1, "Profile": name}])
