@@ -145,7 +145,9 @@ class Braiins(Family):
             if details.uptime_s is not None:
                 found["uptime_s"] = details.uptime_s
             target_w = found["power_limit_w"]
-        elif rest.STATS in known or rest.DETAILS in known or rest.COOLING in known:
+        elif any(path in known for path in rest.ALL):
+            if rest.STATS in known and not isinstance(known[rest.STATS], Mapping):
+                raise BadReply(f"{rest.STATS}: expected an object")
             found = rest.figures(known)
             status, configured_w = found.pop("status"), found.pop("configured_w")
             target_w = configured_w if configured_w is not None else found["power_limit_w"]

@@ -23,6 +23,7 @@ TUNER, CONFIG, POOLS, ERRORS, BOARDS = (
     "miner/errors",
     "miner/hw/hashboards",
 )
+ALL = (STATS, DETAILS, COOLING, TUNER, CONFIG, POOLS, ERRORS, BOARDS)
 # A key that only this reply has -> its path.
 _MARKS = {
     "miner_stats": STATS,

@@ -271,6 +271,11 @@ def test_any_bytes_decode_or_are_a_bad_reply(data: bytes) -> None:
             read(data)
 
 
+def test_statistics_that_are_no_object_are_a_bad_reply() -> None:
+    with pytest.raises(BadReply, match="miner/stats"):
+        Braiins().parse({"miner/stats": [], "miner/details": {}}, Memory(dialect="rest"))
+
+
 def test_suspended_is_idle_and_no_mode() -> None:
     family, memory = Braiins(), Memory(mode_power_w=CURVE, dialect="rest")
     details = {"status": 4, "bosminer_uptime_s": 5000}
@@ -338,6 +343,8 @@ def test_recorded_rest_has_the_slow_facts_too(recorded: Recorded) -> None:
     assert reading.fan_rpm == 5909
 
 
-@pytest.mark.parametrize("name", ["v24_09/gql_system", "v24_09/version", "v25_11/miner_stats", "v25_11/cooling_state"])
+@pytest.mark.parametrize(
+    "name", ["v24_09/gql_system", "v24_09/version", "v25_11/miner_stats", "v25_11/cooling_state", "v25_11/pools"]
+)
 def test_one_recorded_file_alone_is_recognised(name: str, recorded: Recorded) -> None:
     assert decode(recorded(f"asic-rs/braiins/{name}.json")).family == "braiins"
