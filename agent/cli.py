@@ -121,30 +121,36 @@ def status(config: Config = None, state_dir: StateDir = None, json: Json = False
 
 @app.command()
 def decode(
-    file: Annotated[Path, typer.Argument(help="A recorded reply, or a directory of one device's replies.")],
-    family: Annotated[str | None, typer.Option(help="whatsminer, luxos or antminer; guessed when left out.")] = None,
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Recorded replies of one device, or a directory of them.")
+    ],
+    family: Annotated[str, typer.Option(help="Firmware family; auto = by what the replies say.")] = "auto",
 ) -> None:
-    """A recorded miner reply in, the normalised reading as JSON out."""
+    """Recorded miner replies in, one normalised reading as JSON out."""
     from agent.asic.decode import decode as decode_reply
     from agent.asic.decode import normalised
     from gridpivot.shapes import DecodeShape
 
-    try:
-        files = sorted(file.glob("*.json")) if file.is_dir() else [file]
-        replies = {path.stem: path.read_bytes() for path in files}
-    except OSError as error:
-        raise SettingsError(f"{file}: cannot be read: {error}; give a file with one reply") from error
+    where = ", ".join(map(str, files[:3])) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+    replies: dict[str, bytes] = {}
+    for file in files:
+        try:
+            for path in sorted(file.glob("*.json")) if file.is_dir() else [file]:
+                replies[path.stem if path.stem not in replies else str(path)] = path.read_bytes()
+        except OSError as error:
+            raise GridpivotError(
+                f"{file}: cannot be read: {error.strerror}; give files with recorded replies"
+            ) from error
     if not replies:
-        raise SettingsError(f"{file}: no *.json replies in it")
+        raise GridpivotError(f"{where}: no *.json replies in it; give files with recorded replies")
     try:
-        decoded = decode_reply(replies if len(replies) > 1 else next(iter(replies.values())), family)
+        decoded = decode_reply(replies, None if family == "auto" else family)
     except BadReply as error:
-        raise GridpivotError(f"{file}: {error}") from error
+        raise GridpivotError(f"{where}: {error}") from error
     plain = normalised(decoded)
-    known = {name: plain.get(name) for name in DecodeShape.model_fields if name in plain and name != "repairs"}
-    known |= {"mac_address": plain.get("mac"), "provenance": plain.get("power_provenance")}
-    shape = DecodeShape(**{**known, "outcome": "ok", "repairs": dict.fromkeys(decoded.repairs, 1)})
-    console.print_json(shape)
+    known = {name: plain[name] for name in DecodeShape.model_fields if name in plain}
+    known |= {"mac_address": plain["mac"], "provenance": plain["power_provenance"]}
+    console.print_json(DecodeShape(**known, outcome="ok"))
 
 
 @app.command()

@@ -274,7 +274,8 @@ class AgentStatusShape(Document):
 
 
 class DecodeShape(Document):
-    """`gridpivot-agent decode`: a recorded reply as the normalised reading. `repairs` counts malformations mended."""
+    """`gridpivot-agent decode`: a recorded reply as the normalised reading. `repairs` counts malformations mended,
+    `unused` names replies that no request of the family asks for."""
 
     family: str
     outcome: str
@@ -291,7 +292,14 @@ class DecodeShape(Document):
     provenance: str | None = None
     accepted_shares: int | None = None
     uptime_s: float | None = None
+    fan_rpm: float | None = None
+    power_limit_w: float | None = None
+    serial: str | None = None
+    pool_url: str | None = None
+    board_serials: list[str] = []
+    fault_codes: list[str] = []
     repairs: dict[str, int] = {}
+    unused: list[str] = []
 
 
 class DiscoveredShape(Figures):

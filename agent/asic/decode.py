@@ -6,6 +6,7 @@ the poller would mend; for a person's eyes it also closes a reply that was cut o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,24 +19,56 @@ from gridpivot.errors import BadReply
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A reading, the family it was read as, and the repairs its replies needed."""
+    """A reading, the family it was read as, the repairs its replies needed, by file, and the files that say nothing here."""
 
     family: str
     reading: Reading
-    repairs: tuple[str, ...]
+    repairs: Mapping[str, int]
+    unused: tuple[str, ...] = ()
 
 
 def decode(replies: bytes | Mapping[str, bytes], family: str | None = None) -> Decoded:
-    """Reading of recorded replies; raises BadReply, also for an unknown or unrecognisable family."""
+    """Reading of recorded replies of one device; raises BadReply, also for an unknown or unrecognisable family.
+
+    Of several files, those that cannot be read or that no request of the family asks for are named in `unused`.
+    """
     texts = dict(replies) if isinstance(replies, Mapping) else {"": replies}
-    repairs: list[str] = []
-    by_family = _named(texts, repairs)
+    repairs: Counter[str] = Counter()
+    values, unread = _read(texts, repairs)
+    by_family: dict[str, dict[str, Any]] = {name: {} for name in FAMILIES}
+    used: dict[str, set[str]] = {name: set() for name in FAMILIES}
+    for stem, value in values.items():
+        for name, known in FAMILIES.items():
+            parts = known.name_reply(stem, value)
+            by_family[name].update(parts)
+            if parts:
+                used[name].add(stem)
     chosen = family or recognise(by_family)
-    known = FAMILIES.get(chosen)
-    if known is None:
+    if chosen not in FAMILIES:
         raise BadReply(f"unknown family {chosen!r}; known: {', '.join(FAMILIES)}")
     named = by_family[chosen]
-    return Decoded(chosen, known.parse(named, Memory(slow_replies=dict(named))), tuple(repairs))
+    reading = FAMILIES[chosen].parse(named, Memory(slow_replies=dict(named)))
+    unused = tuple(sorted([*unread, *(set(values) - used[chosen])]))
+    return Decoded(chosen, reading, dict(repairs), unused)
+
+
+def _read(texts: Mapping[str, bytes], repairs: Counter[str]) -> tuple[dict[str, Any], list[str]]:
+    """Parsed values by file, and the files that are no reply; raises BadReply when none can be read."""
+    values: dict[str, Any] = {}
+    unread: list[str] = []
+    said: BadReply | None = None
+    for stem, text in texts.items():
+        try:
+            mended = parse_reply(text, salvage_truncated=True)
+        except BadReply as error:
+            unread.append(stem)
+            said = said or error
+            continue
+        repairs.update(mended.repairs)
+        values[stem] = mended.value
+    if not values and said is not None:
+        raise said
+    return values, unread
 
 
 def normalised(decoded: Decoded) -> dict[str, Any]:
@@ -56,19 +89,15 @@ def normalised(decoded: Decoded) -> dict[str, Any]:
         "temp_c": reading.temp_c,
         "accepted_shares": reading.accepted_shares,
         "uptime_s": reading.uptime_s,
-        "repairs": list(decoded.repairs),
+        "fan_rpm": reading.fan_rpm,
+        "power_limit_w": reading.power_limit_w,
+        "serial": reading.serial,
+        "pool_url": reading.pool_url,
+        "board_serials": list(reading.board_serials),
+        "fault_codes": list(reading.fault_codes),
+        "repairs": dict(decoded.repairs),
+        "unused": list(decoded.unused),
     }
-
-
-def _named(texts: Mapping[str, bytes], repairs: list[str]) -> dict[str, dict[str, Any]]:
-    """Replies by family, then by name; a file that no family can name is an error of its own."""
-    by_family: dict[str, dict[str, Any]] = {name: {} for name in FAMILIES}
-    for stem, text in texts.items():
-        mended = parse_reply(text, salvage_truncated=True)
-        repairs += [name for name in mended.repairs if name not in repairs]
-        for name, family in FAMILIES.items():
-            by_family[name].update(family.name_reply(stem, mended.value))
-    return by_family
 
 
 def recognise(by_family: Mapping[str, Mapping[str, Any]]) -> str:

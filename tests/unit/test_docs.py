@@ -179,7 +179,7 @@ def test_cli_page_names_every_command() -> None:
 # ---- generated pages, names and links -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("script", ["metrics_doc", "vocabulary_doc"])
+@pytest.mark.parametrize("script", ["metrics_doc", "vocabulary_doc", "firmware_doc"])
 def test_generated_page_is_up_to_date(script: str) -> None:
     done = python(f"deploy/{script}.py", "--check")
     assert done.returncode == 0, done.stderr

@@ -80,7 +80,7 @@ def test_a_real_reply_with_its_commas_lost_still_decodes(recorded: Recorded) -> 
     stats = orjson.dumps(orjson.loads(recorded("asic-rs/antminer/v2020/stats.json"))).replace(b"},{", b"}{")
     decoded = decode(stats)
     assert decoded.reading.hashrate_hs == pytest.approx(110566.89e9)
-    assert decoded.repairs == ("missing_comma",)
+    assert decoded.repairs == {"missing_comma": 1}
 
 
 def test_normalised_form_is_json_with_units_and_null_for_unknown(recorded: Recorded) -> None:
