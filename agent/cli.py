@@ -72,7 +72,7 @@ def check_config(config: Config = None, state_dir: StateDir = None, json: Json =
 
             inventory = load_inventory(settings.asic.inventory)
             notes.append(f"{inventory.site.device_count} miners of {len(inventory.site.classes)} classes")
-        settings.asic.credentials.logins()
+        settings.asic.logins()
         uplink_target(settings)
         notes.append(f"{len(load_planner_keys(settings.path(settings.uplink.planner_keys)))} planner keys")
         notes.append(f"stage {settings.governor.stage.value}")

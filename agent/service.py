@@ -103,7 +103,7 @@ def find_equipment(settings: AgentSettings) -> Equipment:
         from agent.asic.poller import AsicPoller
 
         asic = load_inventory(settings.asic.inventory, declared)
-        poller = AsicPoller(asic, settings.asic, settings.asic.credentials.logins())
+        poller = AsicPoller(asic, settings.asic, settings.asic.keyring())
         found.miners, found.inventory = poller, asic.site
         found.work.append(poller.run)
     else:

@@ -20,9 +20,11 @@ from agent.asic.belief import Expected, believe
 from agent.asic.conversation import Line
 from agent.asic.family import Login, Memory, Reading
 from agent.asic.inventory import AsicInventory
+from agent.asic.keyring import Keyring
 from agent.asic.orders import LastCommand, Orders
 from agent.asic.registry import FAMILIES
 from agent.asic.settings import AsicSettings
+from agent.asic.transport import Endpoint
 from agent.backends import RowArray
 from gridpivot.clock import Clock, Instant, SystemClock
 from gridpivot.columns import DeviceTable
@@ -63,7 +65,7 @@ class AsicPoller:
         self,
         inventory: AsicInventory,
         settings: AsicSettings,
-        logins: Mapping[str, Login | None],
+        logins: Keyring | Mapping[str, Login | None],
         clock: Clock | None = None,
     ) -> None:
         self.inventory = inventory
@@ -84,14 +86,15 @@ class AsicPoller:
             for row, code in zip(inventory.rows, inventory.site.class_index.tolist(), strict=True)
         ]
         self._polls = 0
-        self._lines = self._make_lines(logins)
+        self._lines = self._make_lines(logins if isinstance(logins, Keyring) else Keyring.of(logins))
         self._orders = Orders(self._lines, settings, self._clock, self._commanded, self._is_silent)
+        self._orders.locked = self._locked = np.zeros(count, dtype=np.bool_)
         self._facts: dict[int, tuple[str | None, str | None, str | None]] = {}
         self._queue: asyncio.PriorityQueue[tuple[int, int, int]] = asyncio.PriorityQueue()
         self._silent_queue: asyncio.PriorityQueue[tuple[int, int, int]] = asyncio.PriorityQueue()
         self._ticket = itertools.count()
 
-    def _make_lines(self, logins: Mapping[str, Login | None]) -> list[Line]:
+    def _make_lines(self, keyring: Keyring) -> list[Line]:
         site = self.inventory.site
         lines: list[Line] = []
         for row, endpoint in enumerate(self.inventory.endpoints):
@@ -99,9 +102,8 @@ class AsicPoller:
             family = FAMILIES[site.classes[code].family]
             modes = {mode: point.power_w for mode, point in site.classes[code].modes.items()}
             memory = Memory(profiles=self.inventory.profiles[code], mode_power_w=modes)
-            lines.append(
-                Line(family, endpoint, logins.get(family.name), memory, self.settings.deadline_s, self._repairs)
-            )
+            keys = keyring.device(family.name, self._expected[row].mac)
+            lines.append(Line(family, endpoint, None, memory, self.settings.deadline_s, self._repairs, keys))
         return lines
 
     # -- the Miners face -------------------------------------------------------------------------------------------
@@ -112,6 +114,7 @@ class AsicPoller:
             np.copyto(table[name], self._table[name])
         np.copyto(polled_at_s, self._polled_at_s)
         np.copyto(table["age_s"], now.monotonic_s - self._polled_at_s, casting="same_kind")
+        table["reason"][self._locked] = Reason.LOCKED.code
         table["reason"][self.inventory.maintenance] = Reason.MAINTENANCE.code
 
     def command(self, rows: RowArray, mode: Mode, now: Instant) -> None:
@@ -119,8 +122,25 @@ class AsicPoller:
         for row in rows.tolist():
             if self.inventory.maintenance[row]:
                 self._orders.refuse(row, mode, now.monotonic_s, Reason.MAINTENANCE, "locked for maintenance on site")
+            elif self._locked[row]:
+                self._orders.refuse(row, mode, now.monotonic_s, Reason.LOCKED, "locked by a person on site")
             else:
                 self._orders.give(row, mode, now.monotonic_s)
+
+    def set_locked(self, locked: npt.NDArray[np.bool_]) -> None:
+        """Send no command to these rows from now on, queued or waiting for another try included."""
+        self._locked[:] = locked
+
+    def move(self, row: int, endpoint: Endpoint) -> None:
+        """Follow a device to its new address and look there at once."""
+        self._lines[row].endpoint = endpoint
+        self._lines[row].memory.token = None  # bound to the address that asked for it, on some firmware
+        self._watches[row].misses = 0
+        self._commanded(row)
+
+    def endpoint(self, row: int) -> Endpoint:
+        """Where a device is asked now."""
+        return self._lines[row].endpoint
 
     # -- what metrics, doctor and tests look at --------------------------------------------------------------------
 
