@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from agent.miners_cli import Config, Json, StateDir, discover, lock, locks, unlock
 from gridpivot import __version__, console
 from gridpivot.errors import BadReply, GridpivotError, SettingsError
 
@@ -25,14 +26,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-Config = Annotated[
-    Path | None, typer.Option("--config", "-c", help="Settings file.  [default: /etc/gridpivot/agent.toml]")
-]
-StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Where the agent keeps its state.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def _load(config: Path | None, state_dir: Path | None) -> AgentSettings:
+def load_settings(config: Path | None, state_dir: Path | None) -> AgentSettings:
     """Settings from the file, the default file, or the environment alone; raises SettingsError."""
     from agent.settings import DEFAULT_CONFIG, ENV_PREFIX, AgentSettings
     from gridpivot.settings import load
@@ -52,7 +48,7 @@ def run(config: Config = None, state_dir: StateDir = None) -> None:
     from agent.service import serve
     from gridpivot.observability import configure
 
-    settings = _load(config, state_dir)
+    settings = load_settings(config, state_dir)
     configure(settings.log.style, settings.log.level)
     asyncio.run(serve(settings))
 
@@ -66,7 +62,7 @@ def check_config(config: Config = None, state_dir: StateDir = None, json: Json =
     problems: list[str] = []
     notes: list[str] = []
     try:
-        settings = _load(config, state_dir)
+        settings = load_settings(config, state_dir)
         if settings.asic.inventory is not None:
             from agent.asic.inventory import load_inventory
 
@@ -94,7 +90,7 @@ def status(config: Config = None, state_dir: StateDir = None, json: Json = False
     from agent.service import is_running, read_status
     from gridpivot.shapes import AgentStatusShape
 
-    settings = _load(config, state_dir)
+    settings = load_settings(config, state_dir)
     left = read_status(settings.state_dir)
     running = is_running(settings.state_dir)
     if left is None:
@@ -149,7 +145,7 @@ def doctor(config: Config = None, state_dir: StateDir = None, json: Json = False
     from agent.doctor import examine
     from gridpivot.shapes import DoctorShape
 
-    shape: DoctorShape = examine(_load(config, state_dir))
+    shape: DoctorShape = examine(load_settings(config, state_dir))
     if json:
         console.print_json(shape)
     else:
@@ -160,6 +156,10 @@ def doctor(config: Config = None, state_dir: StateDir = None, json: Json = False
             table.add_row(check.name, check.outcome, escape(check.detail), escape(check.remedy))
         Console(width=max(100, shutil.get_terminal_size().columns)).print(table)
     raise typer.Exit(0 if shape.ok else 1)
+
+
+for _command in (discover, lock, unlock, locks):
+    app.command()(_command)
 
 
 @app.callback(invoke_without_command=True)

@@ -294,6 +294,56 @@ class DecodeShape(Document):
     repairs: dict[str, int] = {}
 
 
+class FoundFigures(Figures):
+    """One address that answered. `family` null = no known miner; `change` against the inventory given, if one was."""
+
+    host: str
+    family: str | None
+    model: str | None = None
+    firmware: str | None = None
+    mac_address: str | None = None
+    power_w: float | None = None
+    hashrate_hs: float | None = None
+    reason: str = "none"
+    open_ports: list[int] = []
+    change: str | None = None
+
+
+class DiscoverShape(Document):
+    """`gridpivot-agent discover --json`. `complete` is false when the deadline ended it."""
+
+    ranges: list[str]
+    addresses: int
+    looked_at: int
+    complete: bool
+    elapsed_s: float
+    miners: int
+    others: int
+    written: list[str] = []
+    displaced: list[str] = []
+    unfinished_classes: list[str] = []
+    found: list[FoundFigures] = []
+
+
+class LockFigures(Figures):
+    """One maintenance lock; `device_count` null = no inventory could be read."""
+
+    target: str
+    kind: str
+    mac_address: str | None
+    by: str
+    reason: str
+    set_at: datetime
+    device_count: int | None
+
+
+class LocksShape(Document):
+    """`gridpivot-agent locks --json`."""
+
+    site: str
+    locks: list[LockFigures] = []
+
+
 class CheckFigures(Figures):
     """One check of the doctor; `remedy` says what to do unless the outcome is ok."""
 

@@ -86,7 +86,8 @@ class AsicPoller:
             for row, code in zip(inventory.rows, inventory.site.class_index.tolist(), strict=True)
         ]
         self._polls = 0
-        self._lines = self._make_lines(logins if isinstance(logins, Keyring) else Keyring.of(logins))
+        self.keyring = logins if isinstance(logins, Keyring) else Keyring.of(logins)
+        self._lines = self._make_lines(self.keyring)
         self._orders = Orders(self._lines, settings, self._clock, self._commanded, self._is_silent)
         self._orders.locked = self._locked = np.zeros(count, dtype=np.bool_)
         self._facts: dict[int, tuple[str | None, str | None, str | None]] = {}

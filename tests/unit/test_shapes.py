@@ -71,6 +71,30 @@ EXAMPLES: dict[str, Document] = {
         spool=[{"lane": "events", "records": 1, "bytes": 80, "oldest_age_s": 2.5}],
     ),
     "decode": shapes.DecodeShape(family="luxos", outcome="ok", power_w=float("nan")),
+    "discover": shapes.DiscoverShape(
+        ranges=["10.0.0.0/24"],
+        addresses=254,
+        looked_at=254,
+        complete=True,
+        elapsed_s=1.5,
+        miners=1,
+        others=0,
+        found=[{"host": "10.0.0.7", "family": "luxos", "model": "Antminer S21", "open_ports": [4028]}],
+    ),
+    "locks": shapes.LocksShape(
+        site="falcon-1",
+        locks=[
+            {
+                "target": "rack:R07",
+                "kind": "rack",
+                "mac_address": None,
+                "by": "ana",
+                "reason": "fans",
+                "set_at": NOON,
+                "device_count": 24,
+            }
+        ],
+    ),
     "doctor": shapes.DoctorShape(ok=True, checks=[{"name": "clock", "outcome": "ok", "detail": "synchronised"}]),
 }
 
