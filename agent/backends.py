@@ -6,7 +6,7 @@ Reading never blocks the event loop; a backend refreshes itself and the governor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -101,4 +101,16 @@ class Meter(Protocol):
 
     def newest(self) -> MeterSample | None:
         """Newest sample, None before the first. Never blocks."""
+        ...
+
+
+class Coils(Protocol):
+    """Things that are switched by name: fans of containers, circuits."""
+
+    def state(self) -> Mapping[str, bool]:
+        """What is proven now: air moves, the circuit is closed. A name that is missing is unknown. Never blocks."""
+        ...
+
+    def ask(self, name: str, on: bool, *, once: bool = False) -> None:
+        """Want one on or off, for good or until it is seen `once`. Returns at once."""
         ...

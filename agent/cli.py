@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from agent.miners_cli import Config, Json, StateDir, discover, lock, locks, unlock
+from agent.cli_discover import discover
+from agent.cli_locks import Config, Json, StateDir, lock, locks, unlock
 from gridpivot import __version__, console
 from gridpivot.errors import BadReply, GridpivotError, SettingsError
 
@@ -51,6 +52,9 @@ def run(config: Config = None, state_dir: StateDir = None) -> None:
     settings = load_settings(config, state_dir)
     configure(settings.log.style, settings.log.level)
     asyncio.run(serve(settings))
+
+
+app.command()(discover)
 
 
 @app.command("check-config")
@@ -158,7 +162,7 @@ def doctor(config: Config = None, state_dir: StateDir = None, json: Json = False
     raise typer.Exit(0 if shape.ok else 1)
 
 
-for _command in (discover, lock, unlock, locks):
+for _command in (lock, unlock, locks):
     app.command()(_command)
 
 

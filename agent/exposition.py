@@ -10,7 +10,7 @@ from agent.backends import SiteInventory
 from gridpivot.columns import DeviceTable
 
 CHUNK = 2_000
-# (column, metric, help); coded columns go out as their code, see docs/metrics.md
+# (column, metric, help); coded columns go out as their code, see docs/metrics.md. `_total` is a counter by its name.
 SERIES = (
     ("power_w", "gridpivot_device_power_watts", "Wall power as read"),
     ("hashrate_hs", "gridpivot_device_hashrate_hashes_per_second", "Hashrate as read"),
@@ -18,6 +18,8 @@ SERIES = (
     ("state", "gridpivot_device_state", "DeviceState code"),
     ("mode", "gridpivot_device_mode", "Mode code read back"),
     ("desired_mode", "gridpivot_device_desired_mode", "Mode code wanted"),
+    ("reason", "gridpivot_device_reason", "Reason code, 0 = none"),
+    ("accepted_shares", "gridpivot_device_accepted_shares_total", "Accepted since the mining software started"),
     ("age_s", "gridpivot_device_reading_age_seconds", "Since the last good reading"),
 )
 
@@ -44,7 +46,8 @@ class DeviceSeries:
     def render(self, table: DeviceTable) -> Iterator[bytes]:
         """Chunks of text; NaN is left out, never written as 0."""
         for column, metric, help_text in SERIES:
-            yield f"# HELP {metric} {help_text}\n# TYPE {metric} gauge\n".encode()
+            kind = "counter" if metric.endswith("_total") else "gauge"
+            yield f"# HELP {metric} {help_text}\n# TYPE {metric} {kind}\n".encode()
             values, prefixes = table[column], self._prefixes[metric]
             for start in range(0, len(prefixes), CHUNK):
                 part = values[start : start + CHUNK].astype(np.float64)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import signal
@@ -22,8 +23,9 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from agent.backends import Meter, MeterSample, Miners, PoolReading, Pools, RowArray, SiteInventory
+from agent.backends import Coils, Meter, MeterSample, Miners, PoolReading, Pools, RowArray, SiteInventory
 from agent.exporter import AgentExporter
+from agent.limits import raise_file_limit
 from agent.settings import AgentSettings
 from agent.site import Beats, Hardware, SiteAgent
 from agent.status import status_of
@@ -34,10 +36,11 @@ from gridpivot.curves import AiPool
 from gridpivot.errors import GridpivotError, Refused, SettingsError
 from gridpivot.httpd import HttpServer, answer
 from gridpivot.link.credentials import KeyPair, client_credentials, read_public, read_secret
-from gridpivot.vocabulary import EventKind, Mode
+from gridpivot.vocabulary import EventKind, Mode, Stage
 
 log = structlog.get_logger("agent.service")
 STATUS_BEAT_S = 5.0
+SETTLED_AFTER_S = 90.0  # a first sweep with its slow facts, and a moment
 LOCK_TRIES = 5
 
 Say = Callable[[EventKind, str], None]
@@ -79,6 +82,8 @@ class Equipment:
     miners: Miners = field(default_factory=NoMiners)
     pools: Pools = field(default_factory=NoPools)
     meter: Meter = field(default_factory=NoMeter)
+    fans: Coils | None = None
+    switches: Coils | None = None
     inventory: SiteInventory = field(
         default_factory=lambda: SiteInventory((), np.zeros(0, np.uint8), (), np.zeros(0, np.uint16), b"", ())
     )
@@ -107,7 +112,8 @@ def find_equipment(settings: AgentSettings, clock: Clock) -> Equipment:
         from agent.asic.poller import AsicPoller
 
         asic = load_inventory(settings.asic.inventory, declared)
-        poller = AsicPoller(asic, settings.asic, settings.asic.keyring())
+        acts = settings.governor.stage in (Stage.SHED_ONLY, Stage.FULL)
+        poller = AsicPoller(asic, settings.asic, settings.asic.keyring(), prepares=acts)
         found.miners, found.inventory = poller, asic.site
         keeper = LockKeeper(settings.state_dir, poller)  # reads the locks now, before anything can be commanded
         found.work.append(poller.run)
@@ -128,6 +134,17 @@ def find_equipment(settings: AgentSettings, clock: Clock) -> Equipment:
         found.work.append(meter.run)
     else:
         found.missing.append("no site meter in settings ([meter])")
+    if settings.fans or settings.switches:
+        from agent.coils import ModbusCoils
+
+        if settings.fans:
+            fans = ModbusCoils({fan.container: fan for fan in settings.fans})
+            found.fans = fans
+            found.work.append(fans.run)
+        if settings.switches:
+            switches = ModbusCoils({f"{switch.level}:{switch.name}": switch for switch in settings.switches})
+            found.switches = switches
+            found.work.append(switches.run)
     if settings.uplink.address is None:
         found.missing.append("no controller in settings (uplink.address): this site works alone")
     return found
@@ -194,6 +211,7 @@ async def serve(settings: AgentSettings, clock: Clock | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     with contextlib.closing(take_lock(settings.state_dir)):
+        raise_file_limit()
         equipment = find_equipment(settings, clock)
         for line in equipment.missing:
             log.info("not found", what=line)
@@ -201,7 +219,7 @@ async def serve(settings: AgentSettings, clock: Clock | None = None) -> None:
             settings.site,
             settings.policy(),
             equipment.inventory,
-            Hardware(equipment.miners, equipment.pools, equipment.meter),
+            Hardware(equipment.miners, equipment.pools, equipment.meter, equipment.fans, equipment.switches),
             uplink_target(settings),
             load_planner_keys(settings.path(settings.uplink.planner_keys)),
             settings.state_dir,
@@ -229,6 +247,7 @@ async def serve(settings: AgentSettings, clock: Clock | None = None) -> None:
         tasks = [asyncio.create_task(work()) for work in (*equipment.work, agent.run)]
         tasks += [asyncio.create_task(work(agent.say)) for work in equipment.telling]
         tasks.append(asyncio.create_task(_keep_status(agent, settings, clock)))
+        tasks.append(asyncio.create_task(_settle_memory()))
         stopping = asyncio.ensure_future(stop.wait())
         try:
             done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -259,6 +278,15 @@ async def _keep_status(agent: SiteAgent, settings: AgentSettings, clock: Clock) 
                     log.warning("status not written", why=str(error))
                 said = True
         await asyncio.sleep(STATUS_BEAT_S if agent.actions is not None else 0.1)
+
+
+async def _settle_memory() -> None:
+    """Take what the first sweeps brought out of the garbage collector's sight: eleven thousand devices' memories live as
+    long as the process, and looking through them again and again would hold the event loop for a tenth of a second."""
+    await asyncio.sleep(SETTLED_AFTER_S)
+    gc.collect()
+    gc.freeze()
+    await asyncio.Event().wait()
 
 
 def _replace(path: Path, text: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from agent.asic.settings import AsicSettings
-from agent.governor.state import Policy
+from agent.coils import CoilSettings
+from agent.governor.circuits import CircuitLimit
+from agent.governor.state import CircuitSwitch, ContainerFans, Policy
 from agent.meter import MeterSettings
 from gridpivot.settings import Section
 from gridpivot.vocabulary import AiPriority, Posture, Stage
@@ -64,7 +67,42 @@ class GovernorSettings(Section):
     wake_batch_devices: int = Field(default=600, ge=0)  # 0 = no limit by count
     min_on_s: float = Field(default=120.0, ge=0)
     min_off_s: float = Field(default=30.0, ge=0)
+    cycles_per_day: float = Field(default=0.0, ge=0, le=1000)  # sleeps by economics; 0 = no limit
+    fans_off_after_s: float = Field(default=300.0, ge=0, le=86_400)
     event_lead_s: float = Field(default=30.0, ge=0)
+
+
+class CircuitLimitSettings(Section):
+    """What circuits of one level bear; `name` "*" stands for all that are not named. 0 devices = no limit by count."""
+
+    level: Literal["feeder", "container", "pdu"]
+    name: str = Field(default="*", min_length=1, max_length=64)
+    limit_kva: float | None = Field(default=None, gt=0, le=1e6)
+    wake_kva: float | None = Field(default=None, gt=0, le=1e6)
+    wake_devices: int = Field(default=0, ge=0)
+    power_factor: float = Field(default=0.95, gt=0.5, le=1.0)
+
+    def limit(self) -> CircuitLimit:
+        """In watts: apparent power times the power factor."""
+        watts = [
+            math.inf if kva is None else kva * 1000.0 * self.power_factor for kva in (self.limit_kva, self.wake_kva)
+        ]
+        return CircuitLimit(self.level, self.name, watts[0], watts[1], self.wake_devices)
+
+
+class FanSettings(CoilSettings):
+    """Fans of one container: switched by a coil, proven by a discrete input."""
+
+    container: str = Field(min_length=1, max_length=64)
+    power_w: float = Field(default=0.0, ge=0, le=1e6)
+
+
+class SwitchSettings(CoilSettings):
+    """A circuit that may be opened in need, never closed: declare it only where nothing but miners hangs on it."""
+
+    level: Literal["feeder", "container", "pdu"]
+    name: str = Field(min_length=1, max_length=64)
+    carries: Literal["miners_only"]
 
 
 class GpuPoolSettings(Section):
@@ -116,6 +154,9 @@ class AgentSettings(Section):
     governor: GovernorSettings = GovernorSettings()
     asic: AsicSettings = AsicSettings()
     meter: MeterSettings | None = None
+    limits: tuple[CircuitLimitSettings, ...] = ()
+    fans: tuple[FanSettings, ...] = ()
+    switches: tuple[SwitchSettings, ...] = ()
     gpu: GpuSettings = GpuSettings()
     report: ReportSettings = ReportSettings()
     http: HttpSettings = HttpSettings()
@@ -155,4 +196,9 @@ class AgentSettings(Section):
             wake_batch_devices=g.wake_batch_devices,
             min_on_s=g.min_on_s,
             min_off_s=g.min_off_s,
+            cycles_per_day=g.cycles_per_day,
+            circuits=tuple(entry.limit() for entry in self.limits),
+            fans=tuple(ContainerFans(fan.container, fan.power_w) for fan in self.fans),
+            fans_off_after_s=g.fans_off_after_s,
+            switches=tuple(CircuitSwitch(switch.level, switch.name) for switch in self.switches),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,10 +17,12 @@ import numpy as np
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from agent.backends import Meter, Miners, PoolReading, Pools, SiteInventory
+from agent.backends import Coils, Meter, Miners, PoolReading, Pools, SiteInventory
 from agent.governor.decide import decide
+from agent.governor.gates import pools_dead
 from agent.governor.lease import PlanBook, PlanJournal, SitePolicy
 from agent.governor.meter_watch import MeterWatch
+from agent.governor.recall import Recall
 from agent.governor.state import Actions, GovernorState, Orders, Policy, Sensed
 from agent.uplink.reports import event, inventory_message, rollup
 from agent.uplink.session import Uplink, UplinkTarget
@@ -29,11 +32,12 @@ from gridpivot.link.codec import KIND_OF, encode_payload
 from gridpivot.link.lanes import Lane
 from gridpivot.v1 import plan_pb2, telemetry_pb2
 from gridpivot.v1 import session_pb2 as wire
-from gridpivot.vocabulary import EventKind, MeterTrust, PlanState, Rung, Stage
+from gridpivot.vocabulary import EventKind, MeterTrust, PlanState, Reason, Rung, Stage
 
 log = structlog.get_logger("agent.site")
 
 FIRST_TABLE_S = 3.0  # a first sweep needs a moment
+REMEMBER_S = 5.0  # how far the orders on disk may be behind
 STEADY_BEATS = 3  # quiet ticks before a plan counts as applied
 
 
@@ -62,11 +66,13 @@ class SiteCounters:
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """The three faces of a site's equipment."""
+    """The faces of a site's equipment; fans and switches where a site has them."""
 
     miners: Miners
     pools: Pools
     meter: Meter
+    fans: Coils | None = None  # by container
+    switches: Coils | None = None  # by level:name
 
 
 class SiteAgent:
@@ -90,6 +96,10 @@ class SiteAgent:
         self.table = DeviceTable(inventory.device_count)
         self.polled_at_s = np.full(inventory.device_count, np.nan)
         self.state = GovernorState(inventory)
+        self._recall = Recall(state_dir / "desired", inventory)
+        if policy.stage in (Stage.SHED_ONLY, Stage.FULL):
+            self.state.desired[:] = self._recall.load(clock.now().unix_ms / 1000.0)
+        self._recalled = self.state.desired.copy()
         self.watch = MeterWatch(policy.meter_fresh_s, policy.meter_dead_s, 0.02 * policy.ceiling_w)
         self.journal = PlanJournal(state_dir / "plan.pb")
         self.book = PlanBook(
@@ -110,6 +120,7 @@ class SiteAgent:
         self._said_leased: bool | None = None
         self._said_events: dict[str, float] = {}
         self._said_disk: str | None = None
+        self._said_pools = False
 
     async def run(self) -> None:
         """Govern and report until cancelled."""
@@ -131,6 +142,18 @@ class SiteAgent:
                 self.say(EventKind.AGENT_STARTED, f"agent of site {self.site} started")
                 tasks.create_task(self.uplink.run(), name=f"uplink {self.site}")
             tasks.create_task(self._govern(), name=f"governor {self.site}")
+            tasks.create_task(self._remember(), name=f"recall {self.site}")
+
+    async def _remember(self) -> None:
+        """Keep the last orders on disk, a few seconds behind; a disk that refuses is said by the spool."""
+        while True:
+            await asyncio.sleep(REMEMBER_S)
+            desired = self.state.desired.copy()
+            if np.array_equal(desired, self._recalled):
+                continue
+            with suppress(OSError):
+                await asyncio.to_thread(self._recall.save, desired, self._clock.now().unix_ms / 1000.0)
+                self._recalled = desired
 
     def quiesce(self) -> None:
         """Stop deciding and reporting; the uplink goes on sending what waits."""
@@ -171,7 +194,8 @@ class SiteAgent:
         began_s = time.perf_counter()
         self.hardware.miners.refresh(self.table, self.polled_at_s, now)
         self.pool_readings = list(self.hardware.pools.read(now))
-        sensed = Sensed(self.table, self.polled_at_s, self.hardware.meter.newest(), self.pool_readings)
+        air = None if self.hardware.fans is None else self.hardware.fans.state()
+        sensed = Sensed(self.table, self.polled_at_s, self.hardware.meter.newest(), self.pool_readings, air)
         orders = self.book.orders(now)
         if self.orders is None or orders.class_value is not self.orders.class_value:
             self.state.classes.set_value(orders.class_value)
@@ -193,12 +217,25 @@ class SiteAgent:
         for limit in actions.limits:
             log.info("limit", site=self.site, pool=limit.pool, limit_w=round(limit.limit_w), why=limit.why)
             self.hardware.pools.set_limit(limit.pool, limit.limit_w, now)
+        self._switch(actions)
         self._notice(actions, now)
         self.counters.ticks_total += 1
         self.counters.tick_s_last = time.perf_counter() - began_s
         self.counters.tick_s_max = max(self.counters.tick_s_max, self.counters.tick_s_last)
         self.counters.left_alone = {reason.value: count for reason, count in actions.left_alone.items()}
         return actions
+
+    def _switch(self, actions: Actions) -> None:
+        """Fans as wanted; circuits opened, once, and never closed."""
+        if self.hardware.fans is not None:
+            for fan in actions.fans:
+                log.info("fans", site=self.site, container=fan.container, on=fan.on)
+                self.hardware.fans.ask(fan.container, fan.on)
+        for name in actions.opened:
+            told = f"{name} is opened: the firmware behind it did not shed; close it by hand when the cause is found"
+            if self.hardware.switches is not None:
+                self.hardware.switches.ask(name, False, once=True)
+            self.say(EventKind.FEEDER_OPENED, told)
 
     # ---- what is worth saying ---------------------------------------------------------------------------------
 
@@ -237,7 +274,16 @@ class SiteAgent:
             self.say(EventKind.GRID_EVENT_ENDED, f"grid event {event_id} is over")
         self._said_events = events
         self._notice_disk()
+        self._notice_pools()
         self._notice_applied(actions)
+
+    def _notice_pools(self) -> None:
+        """Said once when most of what hashes is not paid any more, and forgotten when it is."""
+        lost = pools_dead(self.table, self.policy)
+        if lost and not self._said_pools:
+            unpaid = int((self.table["reason"] == Reason.NO_POOL.code).sum())
+            self.say(EventKind.POOLS_LOST, f"{unpaid} machines hash without accepted shares; nobody is woken")
+        self._said_pools = lost
 
     def _notice_disk(self) -> None:
         """Said once when the disk begins to refuse, once when it takes records again."""

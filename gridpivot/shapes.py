@@ -294,37 +294,6 @@ class DecodeShape(Document):
     repairs: dict[str, int] = {}
 
 
-class FoundFigures(Figures):
-    """One address that answered. `family` null = no known miner; `change` against the inventory given, if one was."""
-
-    host: str
-    family: str | None
-    model: str | None = None
-    firmware: str | None = None
-    mac_address: str | None = None
-    power_w: float | None = None
-    hashrate_hs: float | None = None
-    reason: str = "none"
-    open_ports: list[int] = []
-    change: str | None = None
-
-
-class DiscoverShape(Document):
-    """`gridpivot-agent discover --json`. `complete` is false when the deadline ended it."""
-
-    ranges: list[str]
-    addresses: int
-    looked_at: int
-    complete: bool
-    elapsed_s: float
-    miners: int
-    others: int
-    written: list[str] = []
-    displaced: list[str] = []
-    unfinished_classes: list[str] = []
-    found: list[FoundFigures] = []
-
-
 class LockFigures(Figures):
     """One maintenance lock; `device_count` null = no inventory could be read."""
 
@@ -342,6 +311,31 @@ class LocksShape(Document):
 
     site: str
     locks: list[LockFigures] = []
+
+
+class DiscoveredShape(Figures):
+    """One address that answered. `family` is null where no family knows it; `note` says what was withheld."""
+
+    host: str
+    family: str | None
+    model: str | None
+    firmware: str | None
+    mac_address: str | None
+    serial: str | None
+    power_w: float | None
+    hashrate_hs: float | None
+    note: str = ""
+
+
+class DiscoveryShape(Document):
+    """`gridpivot-agent discover`: what was looked at, what answered, and what that changes in the inventory."""
+
+    addresses: int
+    added: int
+    moved: int
+    swapped: int
+    left_out: int
+    devices: list[DiscoveredShape]
 
 
 class CheckFigures(Figures):

@@ -43,7 +43,9 @@ def demo(
         float, typer.Option(min=0.1, max=1000, help="Compresses prices, wake times and the dispatch period.")
     ] = 4.0,
     seed: Annotated[int, typer.Option(help="Everything random comes from it.")] = 1,
-    wire_miners: Annotated[int, typer.Option(min=0, max=500, help="Miners on real sockets at the first site.")] = 200,
+    wire_site: Annotated[
+        int, typer.Option(min=0, max=12_000, help="Miners on real sockets at the first site; 0 = no wire site.")
+    ] = 200,
     wire_gpus: Annotated[int, typer.Option(min=0, max=16, help="GPUs behind the stand-in NVML.")] = 8,
     hosts: Annotated[int, typer.Option(min=1, max=4, help="Processes for the virtual sites.")] = 4,
     keep: Annotated[Path | None, typer.Option(help="Keep state and logs in this new directory.")] = None,
@@ -70,7 +72,7 @@ def demo(
         start_unix_s=None if start is None else utc(start),
         speed=speed,
         seed=seed,
-        wire_miners=wire_miners,
+        wire_miners=wire_site,
         wire_gpus=wire_gpus,
         hosts=hosts,
         summary_wanted=summary is not None or as_json or duration is not None,

@@ -18,6 +18,8 @@ F64 = npt.NDArray[np.float64]
 MODES = tuple(Mode)
 SLEEP = Mode.SLEEP.code
 OVERSHOOT = 1.07
+IDLE_SHARE = 0.35  # of its level: boards stay powered for a while when there is no work
+BOOT_SHARE = 0.05  # control board and fans
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,40 @@ class Miners:
         self._new_w = self._old_w.copy()
         self._begins_s = np.full(n, -np.inf)
         self._ends_s = np.full(n, -np.inf)
+        self._idle_from_s = np.full(n, np.inf)
+        self._idle_to_s = np.full(n, np.inf)
+        self.dark = False  # no power at the site
+
+    def lose_pools(self, now_s: float, over_s: float = 20.0) -> None:
+        """Every pool is gone: machines run out of work one after the other and idle."""
+        n = len(self.of_row)
+        self._idle_from_s = now_s + self._random.uniform(0.0, over_s, n)
+        self._idle_to_s = np.full(n, np.inf)
+
+    def find_pools(self, now_s: float, within_s: float = 4.0) -> None:
+        """The pools are back: everybody reconnects at once and hashes again."""
+        self._idle_to_s = now_s + self._random.uniform(0.0, within_s, len(self.of_row))
+
+    def black_out(self) -> None:
+        """The grid is gone."""
+        self.dark = True
+
+    def power_back(self, now_s: float, keeps_sleep: npt.NDArray[np.bool_]) -> None:
+        """The grid is back: machines boot hashing, but for those asleep whose firmware kept that (by class)."""
+        n = len(self.of_row)
+        self.dark = False
+        kept = keeps_sleep[self.of_row] & (self.mode == SLEEP)
+        self.mode[~kept] = Mode.NORMAL.code
+        after = self.target_w(np.arange(n), self.mode)
+        self._begins_s = now_s + self._random.uniform(20.0, 60.0, n)
+        self._ends_s = self._begins_s + self._random.uniform(5.0, 30.0, n)
+        self._old_w = np.where(kept, after, BOOT_SHARE * after)
+        self._mid_w = np.where(kept, after, OVERSHOOT * after)
+        self._new_w = after
+
+    def _idle(self, now_s: float) -> npt.NDArray[np.bool_]:
+        idle: npt.NDArray[np.bool_] = (self._idle_from_s <= now_s) & (now_s < self._idle_to_s) & (self.mode != SLEEP)
+        return idle
 
     def target_w(self, rows: npt.NDArray[np.int64], mode: npt.NDArray[np.uint8] | int) -> F64:
         """Settled true power of rows in a mode [W]."""
@@ -91,7 +127,10 @@ class Miners:
 
     def power_w(self, now_s: float) -> F64:
         """True power of each miner [W]."""
-        return np.where(now_s < self._begins_s, self._old_w, np.where(now_s < self._ends_s, self._mid_w, self._new_w))
+        if self.dark:
+            return np.zeros(len(self.of_row))
+        watts = np.where(now_s < self._begins_s, self._old_w, np.where(now_s < self._ends_s, self._mid_w, self._new_w))
+        return np.where(self._idle(now_s), IDLE_SHARE * watts, watts)
 
     def states(self, now_s: float) -> npt.NDArray[np.uint8]:
         """DeviceState codes as an honest miner would report them."""
@@ -100,12 +139,13 @@ class Miners:
         booting = moving & ~asleep & (self._old_w < 0.3 * self._new_w) & (now_s < self._begins_s)
         state = np.where(asleep, DeviceState.SLEEPING.code, DeviceState.HASHING.code)
         state = np.where(moving & asleep, DeviceState.STOPPING.code, state)
+        state = np.where(self._idle(now_s) & ~moving, DeviceState.IDLE.code, state)
         return np.where(booting, DeviceState.WAKING.code, state).astype(np.uint8)
 
     def hashrate_hs(self, now_s: float) -> F64:
         """True hashrate of each miner [H/s]; none while booting or stopping."""
         full = self._mode_hs[self.of_row, self.mode] * self.unit
-        return np.where(now_s < self._ends_s, 0.0, full)
+        return np.where((now_s < self._ends_s) | self._idle(now_s), 0.0, full)
 
 
 class Pool:

@@ -95,12 +95,14 @@ class VirtualSite:
     def _take_sweep(self, now_s: float) -> None:
         self._swept_s = now_s
         reported = (self.physics.power_w(now_s) * self.physics.bias).astype(np.float32)
-        reported[self.physics.silent] = np.nan
+        silent = self.physics.silent | self.physics.dark
+        reported[silent] = np.nan
         hashrate = self.physics.hashrate_hs(now_s).astype(np.float32)
         self._sweep = (reported, hashrate)
         self._states = self.physics.states(now_s)
-        self._states[self.physics.silent] = DeviceState.UNREACHABLE.code
+        self._states[silent] = DeviceState.UNREACHABLE.code
         self._modes = self.physics.mode.copy()
+        self._silent = silent
 
     # ---- agent.backends.Miners --------------------------------------------------------------------------------
 
@@ -108,7 +110,7 @@ class VirtualSite:
         """The newest sweep."""
         if self._sweep is None:
             return
-        silent = self.physics.silent
+        silent = self._silent
         table["power_w"][:], table["hashrate_hs"][:] = self._sweep
         table["temp_c"][:] = np.where(silent, np.nan, np.where(self._modes == Mode.SLEEP.code, 30.0, 68.0))
         table["state"][:] = self._states

@@ -91,7 +91,7 @@ async def play(wire: WireSpec) -> None:
         from sim.gpus import SimGpus
 
         gpus = SimGpus.open(place, wire.gpus)
-    async with WireMiners(wire.miners, seed=wire.spec.seed, speed=wire.speed) as miners:
+    async with WireMiners(wire.miners, seed=wire.spec.seed, speed=wire.speed, shared_ports=True) as miners:
         site = WireSite(wire, miners, gpus)
         if gpus is not None:
             gpus.set_demand(LOW)
@@ -108,6 +108,7 @@ async def play(wire: WireSpec) -> None:
             "up",
             ceiling_w=ceiling_w,
             inventory=str(inventory),
+            miners=wire.miners,
             passwords=passwords,
             meter_port=site.meter.port,
             power_address=POWER_ADDRESS,

@@ -1,19 +1,21 @@
 """Stock Antminer firmware: cgminer reads on TCP 4028, power modes through the web server's CGI. Pure.
 
-The S19 reports no watts at all; newer models carry `chain_power`. Work modes are 0 normal, 1 sleep, 2 high, 3 low and
+The S19 reports no watts at all; newer models carry `chain_power`, or say `power:<watts>` in plain text on port 6060
+(`/miner_power`; S19 XP Hydro, S21 and S21 Pro by a community description, no recording to be had). Work modes are 0 normal, 1 sleep, 2 high, 3 low and
 live in the miner's configuration, which can only be written whole: a careless write erases the pools. So: read,
 change the mode, write, read back, and put the pools back if they came out different. The daemon restarts behind it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import orjson
 
-from agent.asic.cgminer import name_sections, plain, split_joined
+from agent.asic.cgminer import name_sections, plain, pool_in_use, split_joined
 from agent.asic.family import (
     ACCEPTED,
     ApiRequest,
@@ -25,6 +27,7 @@ from agent.asic.family import (
     Login,
     Memory,
     Outcome,
+    Port,
     Ports,
     Reading,
     Request,
@@ -34,9 +37,16 @@ from gridpivot.errors import BadReply, DeviceUnreachable
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 
 READ_CONF = HttpRequest("get_miner_conf", "GET", "/cgi-bin/get_miner_conf.cgi")
+SYSTEM_INFO = HttpRequest("get_system_info", "GET", "/cgi-bin/get_system_info.cgi", optional=True)
+WEB_SUMMARY = HttpRequest("web_summary", "GET", "/cgi-bin/summary.cgi", optional=True)
+POWER_PAGE = HttpRequest(
+    "miner_power", "GET", "/miner_power", auth=Auth.NONE, port=Port.AUX, plain_text=True, optional=True
+)
 WORK_MODES: Mapping[Mode, int] = {Mode.NORMAL: 0, Mode.SLEEP: 1, Mode.TURBO: 2, Mode.LOW: 3}
 MODE_KEYS = ("miner-mode", "bitmain-work-mode")
 WAKE_S = 300.0
+_MAX_CODES = 16
+_POWER_TEXT = re.compile(r"\s*(?:power\s*[:=])?\s*(\d+(?:\.\d+)?)\s*w?\s*", re.IGNORECASE)
 
 
 class Antminer(Family):
@@ -62,15 +72,15 @@ class Antminer(Family):
     probes = (plain("version"), HttpRequest("web_root", "GET", "/", auth=Auth.NONE, plain_text=True))
 
     def requests(self, memory: Memory) -> tuple[Request, ...]:
-        """`summary` and `stats`: joined until the device refuses that, then one each."""
+        """`summary` and `stats`: joined until the device refuses that, then one each; and the power page where it is."""
         stats = {"command": "stats", "new_api": True} if memory.needs_new_api else {"command": "stats"}
         if not memory.refuses_joined:
-            return (ApiRequest("summary+stats", orjson.dumps({"command": "summary+stats"})),)
-        return (ApiRequest("summary", orjson.dumps({"command": "summary"})), ApiRequest("stats", orjson.dumps(stats)))
+            return (plain("summary+stats"), POWER_PAGE)
+        return (plain("summary"), ApiRequest("stats", orjson.dumps(stats)), POWER_PAGE)
 
     def slow_requests(self, memory: Memory) -> tuple[Request, ...]:
-        """The configuration with the work mode, and the model."""
-        return (READ_CONF, ApiRequest("version", orjson.dumps({"command": "version"})))
+        """The configuration with the work mode, model, pools, and the pages with the address and the complaints."""
+        return (READ_CONF, plain("version"), plain("pools", optional=True), SYSTEM_INFO, WEB_SUMMARY)
 
     def absorb(self, request: Request, reply: Any, memory: Memory) -> tuple[dict[str, Any], bool]:
         """Remember a refused join, and `stats` that need the newer form."""
@@ -86,12 +96,16 @@ class Antminer(Family):
 
     def recognise(self, replies: Mapping[str, Any]) -> bool:
         """BMMiner in a version, the configuration page, or cgminer stats that no other firmware claims."""
-        return "BMMiner" in repr(replies) or READ_CONF.name in replies or "stats" in replies or _gigahash(replies)
+        if READ_CONF.name in replies or SYSTEM_INFO.name in replies or "stats" in replies:
+            return True
+        return "BMMiner" in repr(replies) or "Antminer" in repr(replies.get("version")) or _gigahash(replies)
 
     def name_reply(self, stem: str, value: Any) -> dict[str, Any]:
         """By section; the configuration page by its work mode."""
         if isinstance(value, Mapping) and "pools" in value and any(key in value for key in MODE_KEYS):
             return {READ_CONF.name: value}
+        if isinstance(value, Mapping) and "minertype" in value and "macaddr" in value:
+            return {SYSTEM_INFO.name: value}
         return name_sections(value)
 
     def parse(self, replies: Mapping[str, Any], memory: Memory) -> Reading:
@@ -112,8 +126,14 @@ class Antminer(Family):
         )
         uptime_s = scaled(figures.get("Elapsed", figures.get("elapsed")))
         mode = conf_mode(memory.slow_replies.get("get_miner_conf"))
-        state = _state(mode, hashrate_hs, uptime_s)
-        power_w = _chain_power(figures)
+        slow = memory.slow_replies
+        codes = fault_codes(stats or {}, slow.get(WEB_SUMMARY.name))
+        state = _state(mode, hashrate_hs, uptime_s, codes)
+        power_w = _page_power(replies.get(POWER_PAGE.name))
+        if power_w is None:
+            power_w = _chain_power(figures)
+        raw_info = slow.get(SYSTEM_INFO.name)
+        info: Mapping[str, Any] = raw_info if isinstance(raw_info, Mapping) else {}
         version = first(memory.slow_replies.get("version"), "VERSION") or first(replies.get("stats"), "STATS") or {}
         return Reading(
             power_w=power_w,
@@ -121,12 +141,17 @@ class Antminer(Family):
             temp_c=_hottest(stats or {}),
             state=state,
             mode=mode,
-            reason=Reason.WAKING if state is DeviceState.WAKING else Reason.NONE,
+            reason={DeviceState.WAKING: Reason.WAKING, DeviceState.FAULT: Reason.FAULT}.get(state, Reason.NONE),
             provenance=Provenance.UNKNOWN if power_w is None else Provenance.DEVICE,
             accepted_shares=count(figures.get("Accepted")),
             uptime_s=uptime_s,
-            model=text_or_none(version.get("Type")),
-            firmware=text_or_none(version.get("CompileTime")),
+            fan_rpm=_fastest(stats or {}),
+            model=text_or_none(version.get("Type")) or text_or_none(info.get("minertype")),
+            firmware=text_or_none(version.get("CompileTime")) or text_or_none(info.get("system_filesystem_version")),
+            mac=text_or_none(info.get("macaddr")),
+            serial=text_or_none(info.get("serinum")),
+            pool_url=pool_in_use(slow.get("pools")),
+            fault_codes=codes,
         )
 
     def command(self, mode: Mode, memory: Memory, login: Login | None, now_s: float) -> Dialogue:
@@ -206,16 +231,30 @@ def _chains(reply: Any) -> Mapping[str, Any] | None:
     return None
 
 
-def _state(mode: Mode, hashrate_hs: float | None, uptime_s: float | None) -> DeviceState:
+def fault_codes(stats: Mapping[str, Any], page: Any) -> tuple[str, ...]:
+    """What the device itself calls wrong: dead chips (`x` in chain_acs), and items of the web summary not marked `s`."""
+    codes: list[str] = []
+    for key, raw in stats.items():
+        if key.startswith("chain_acs") and isinstance(raw, str) and "x" in raw.lower():
+            codes.append(f"chain {key.removeprefix('chain_acs')}: {raw.lower().count('x')} chips dead")
+    rows = (first(page, "SUMMARY") or {}).get("status")
+    for row in rows if isinstance(rows, list) else []:
+        if isinstance(row, Mapping) and row.get("status") not in ("s", None, ""):
+            words = text_or_none(row.get("msg")) or f"code {row.get('code')}"
+            codes.append(f"{text_or_none(row.get('type')) or 'status'}: {words}")
+    return tuple(codes[:_MAX_CODES])
+
+
+def _state(mode: Mode, hashrate_hs: float | None, uptime_s: float | None, codes: tuple[str, ...]) -> DeviceState:
     if hashrate_hs is None:
         return DeviceState.UNKNOWN
     if mode is Mode.SLEEP:
         return DeviceState.STOPPING if hashrate_hs > 0 else DeviceState.SLEEPING
     if hashrate_hs > 0:
         return DeviceState.HASHING
-    if mode is Mode.UNKNOWN:
-        return DeviceState.IDLE
-    return DeviceState.WAKING if uptime_s is not None and uptime_s < WAKE_S else DeviceState.IDLE
+    if mode is not Mode.UNKNOWN and uptime_s is not None and uptime_s < WAKE_S:
+        return DeviceState.WAKING
+    return DeviceState.FAULT if codes else DeviceState.IDLE
 
 
 def _chain_power(figures: Mapping[str, Any]) -> float | None:
@@ -223,6 +262,19 @@ def _chain_power(figures: Mapping[str, Any]) -> float | None:
     if isinstance(raw, str):
         raw = raw.upper().rstrip().removesuffix("W").strip()
     return scaled(raw)
+
+
+def _page_power(text: Any) -> float | None:
+    """Watts of the power page, `power:3245`; anything else is no figure."""
+    found = _POWER_TEXT.fullmatch(text) if isinstance(text, str) else None
+    return None if found is None else scaled(found.group(1))
+
+
+def _fastest(stats: Mapping[str, Any]) -> float | None:
+    """Fastest fan [rpm]: `fan1`.. of the old shape, the list `fan` of the new one."""
+    listed = stats.get("fan")
+    raw = [stats.get(f"fan{n}") for n in range(1, 9)] + (listed if isinstance(listed, list) else [])
+    return max((rpm for value in raw if (rpm := scaled(value)) is not None), default=None)
 
 
 def _hottest(stats: Mapping[str, Any]) -> float | None:

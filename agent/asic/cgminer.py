@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from agent.asic.family import ApiRequest
+from agent.asic.figures import text_or_none
 
 # Section of a reply -> the command that asks for it.
 SECTIONS: Mapping[str, str] = MappingProxyType(
@@ -57,3 +58,12 @@ def name_sections(value: Any) -> dict[str, Any]:
         if key in SECTIONS.values() and isinstance(rows, list) and rows and isinstance(rows[0], Mapping)
     }
     return joined or {command: value for section, command in SECTIONS.items() if section in value}
+
+
+def pool_in_use(reply: Any, section: str = "POOLS") -> str | None:
+    """URL of the pool with an active stratum connection, else the first alive one; None when no pool is either."""
+    rows = reply.get(section) if isinstance(reply, Mapping) else None
+    pools = [row for row in rows if isinstance(row, Mapping)] if isinstance(rows, list) else []
+    active = (pool for pool in pools if pool.get("Stratum Active") is True)
+    alive = (pool for pool in pools if str(pool.get("Status", "")).lower() == "alive")
+    return text_or_none(next(active, next(alive, {})).get("URL"))

@@ -33,7 +33,8 @@ from gridpivot.vocabulary import Mode, Reason
 
 NO_RETRY = (Reason.UNAUTHORISED, Reason.NO_CREDENTIALS, Reason.UNSUPPORTED)
 _PASSWORDS = (Auth.DIGEST, Auth.BASIC)
-_REFUSALS = (Reason.UNSUPPORTED, Reason.GARBLED, Reason.REFUSED)
+# Until the next slow beat: a firewalled port would cost a deadline at every poll.
+_REFUSALS = (Reason.UNSUPPORTED, Reason.GARBLED, Reason.REFUSED, Reason.UNREACHABLE, Reason.SLOW)
 
 
 @dataclass(slots=True)
@@ -202,6 +203,14 @@ class Line:
             except BadReply:
                 missed = missed if request.optional else Reason.GARBLED
         return missed
+
+    async def prepare(self, now_s: float) -> bool:
+        """Fetch what a later command will need, where anything is; True when the device was asked. Never raises."""
+        dialogue = self.family.prepare(self.memory, self._login(), now_s)
+        if dialogue is None:
+            return False
+        await self._drive(dialogue)
+        return True
 
     async def carry_out(self, mode: Mode, now_s: float) -> Outcome:
         """Drive the family's dialogue for `mode`; `now_s` is monotonic."""

@@ -242,6 +242,7 @@ class Family(ABC):
     capabilities: ClassVar[Capabilities]
     ports: ClassVar[Ports] = Ports()
     factory_login: ClassVar[Login | None] = None  # public knowledge, tried only where settings allow it
+    slow_after_command: ClassVar[bool] = True  # whether a command outdates the slow facts (a mode that is read there)
     probes: ClassVar[tuple[Request, ...]] = ()  # what discovery asks an unknown address for, without a login
 
     @abstractmethod
@@ -260,6 +261,13 @@ class Family(ABC):
         """Dialogue that fetches a token into `memory.token` where reading needs one; None when none is needed now.
 
         Run before a poll, and again once when the poll was answered with `unauthorised` (the token is dropped first).
+        """
+        return None
+
+    def prepare(self, memory: Memory, login: Login | None, now_s: float) -> Dialogue | None:
+        """Dialogue that fetches beforehand what a command will need (a token), so that a shed is one request.
+
+        Run at leisure behind a poll, a few a second over the site; None when nothing is needed now.
         """
         return None
 

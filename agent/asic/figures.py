@@ -68,7 +68,10 @@ def text_or_none(value: Any) -> str | None:
     """A non-empty string of sane length, control characters removed."""
     if not isinstance(value, str):
         return None
-    clean = "".join(character for character in value.strip("' \t") if character.isprintable())[:64]
+    clean = value.strip("' \t")
+    if not clean.isprintable():
+        clean = "".join(character for character in clean if character.isprintable())
+    clean = clean[:64]
     return clean or None
 
 

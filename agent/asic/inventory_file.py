@@ -16,9 +16,10 @@ and leave as one SettingsError, a line each, with file, line, what, and what to 
 from __future__ import annotations
 
 import csv
+import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,17 @@ class DeviceRow:
     container: str = ""
     pdu: str = ""
     rack: str = ""
+
+
+def write_header(
+    path: Path, devices: str, feeders: Sequence[str], classes: Mapping[str, ClassEntry], notes: Mapping[str, str]
+) -> None:
+    """Write the TOML file; `notes` puts a comment above a class."""
+    lines = [f"devices = {json.dumps(devices)}", f"feeders = {json.dumps(list(feeders))}"]
+    for name, entry in classes.items():
+        lines += ["", *([f"# {notes[name]}"] if name in notes else []), f"[class.{json.dumps(name)}]"]
+        lines += [f"{key} = {json.dumps(value)}" for key, value in entry.model_dump(exclude_none=True).items()]
+    path.write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
 def write_devices(path: Path, rows: Iterable[DeviceRow]) -> None:

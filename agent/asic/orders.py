@@ -41,14 +41,14 @@ class LastCommand:
 
 
 class Orders:
-    """Queue and outcome book of a site's commands. `commanded(row)` is called after every try that reached a device."""
+    """Queue and outcome book of a site's commands. `commanded(row, mode)` is called after every try that reached a device."""
 
     def __init__(
         self,
         lines: Sequence[Line],
         settings: AsicSettings,
         clock: Clock,
-        commanded: Callable[[int], None],
+        commanded: Callable[[int, Mode], None],
         is_silent: Callable[[int], bool],
     ) -> None:
         self.last: dict[int, LastCommand] = {}
@@ -62,6 +62,11 @@ class Orders:
         self._later: dict[int, asyncio.TimerHandle] = {}
         self._queue: asyncio.PriorityQueue[tuple[int, int, int]] = asyncio.PriorityQueue()
         self._ticket = itertools.count()
+
+    @property
+    def backlog(self) -> int:
+        """Orders that wait for a worker."""
+        return self._queue.qsize()
 
     def give(self, row: int, mode: Mode, asked_s: float) -> None:
         """Queue an order."""
@@ -104,8 +109,7 @@ class Orders:
             outcome = await self._lines[row].carry_out(order.mode, self._clock.now().monotonic_s)
         except Exception as error:  # a defect in one family's dialogue must not end every other command
             outcome = Outcome(Reason.FAILED, f"{type(error).__name__} in the {self._lines[row].family.name} dialogue")
-        self._lines[row].memory.slow_replies.clear()
-        self._commanded(row)
+        self._commanded(row, order.mode)
         newest = self.last[row]
         attempts = order.attempts + 1
         if newest.asked_s != order.asked_s or newest.mode is not order.mode:

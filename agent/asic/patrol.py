@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import structlog
 
-from agent.asic.discovery import parse_ranges
 from agent.asic.locks import LOOK_S, Lock, LockWatch
 from agent.asic.poller import AsicPoller
-from agent.asic.probing import Pace, look
+from agent.asic.probing import Probing, search
+from agent.asic.ranges import addresses, parse_ranges
 from agent.asic.rediscovery import Known, Placed, compare
 from agent.asic.settings import AsicSettings
 from gridpivot.clock import Clock
@@ -108,8 +108,8 @@ class Patrol:
     def __init__(self, settings: AsicSettings, poller: AsicPoller, clock: Clock) -> None:
         self.looks = 0
         self._settings, self._poller, self._clock = settings.discovery, poller, clock
-        self._pace = Pace(
-            settings.discovery.concurrency, 1.0, settings.deadline_s, settings.discovery.rate_per_s, deadline_s=0.0
+        self._probing = Probing(  # no logins: a look in the background offers no password to anybody
+            settings.deadline_s, concurrency=settings.discovery.concurrency, per_s=settings.discovery.rate_per_s
         )
         self._known = Known()
         count = poller.inventory.site.device_count
@@ -135,19 +135,19 @@ class Patrol:
 
     async def look(self, say: Say) -> None:
         """One look, its moves and its events."""
-        ranges = parse_ranges(self._settings.ranges)
+        ranges = frozenset(addresses(parse_ranges(self._settings.ranges)))
         self._glance()
         answering = self._answering()
         hosts = [self._poller.endpoint(row).host for row in range(len(answering))]
-        skip = frozenset(host for host, answers in zip(hosts, answering.tolist(), strict=True) if answers)
-        found = await look(ranges, self._pace, skip=skip)
+        healthy = {host for host, answers in zip(hosts, answering.tolist(), strict=True) if answers}
+        found = await search(sorted(ranges - healthy), self._probing, lambda _: None)
         rows = [
             Placed(row.mac.lower(), self._poller.endpoint(number), bool(answers), host in ranges)
             for number, (row, answers, host) in enumerate(
                 zip(self._poller.inventory.rows, answering.tolist(), hosts, strict=True)
             )
         ]
-        changes = compare(rows, found.findings, self._known)
+        changes = compare(rows, found, self._known)
         for number, endpoint in changes.moves:
             self._poller.move(number, endpoint)
         counts = Counter(event.kind for event in changes.events)
@@ -159,7 +159,7 @@ class Patrol:
                 examples = [event.message for event in changes.events if event.kind is kind][:3]
                 say(kind, f"{count} devices: {'; '.join(examples)}; ...")
         self.looks += 1
-        log.info("looked for devices", answered=len(found.findings), moved=len(changes.moves))
+        log.info("looked for devices", answered=len(found), moved=len(changes.moves))
 
     def _glance(self) -> None:
         self._poller.refresh(self._table, self._polled_at_s, self._clock.now())

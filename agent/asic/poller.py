@@ -11,7 +11,6 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +21,7 @@ from agent.asic.family import Login, Memory, Reading
 from agent.asic.inventory import AsicInventory
 from agent.asic.keyring import Keyring
 from agent.asic.orders import LastCommand, Orders
+from agent.asic.pace import Pace
 from agent.asic.registry import FAMILIES
 from agent.asic.settings import AsicSettings
 from agent.asic.transport import Endpoint
@@ -44,22 +44,15 @@ _OWN_COLUMNS = (
     "uptime_s",
 )
 _UNREACHABLE = (Reason.UNREACHABLE, Reason.REFUSED, Reason.SLOW)
-_URGENT, _USUAL = 0, 1
-_MISSES_BEFORE_BACKOFF = 3
-
-
-@dataclass(slots=True)
-class _Watch:
-    """What the sweep remembers of one device beside its family's memory."""
-
-    misses: int = 0
-    slow_due_s: float = 0.0
-    shares: int | None = None
-    shares_grew_s: float = 0.0
+_TICK_S = 0.1
+_Queue = asyncio.PriorityQueue[tuple[int, int, int]]
 
 
 class AsicPoller:
-    """Implements `agent.backends.Miners` over an inventory. `run()` must be awaited by the service."""
+    """Implements `agent.backends.Miners` over an inventory. `run()` must be awaited by the service.
+
+    `prepares`: whether tokens that a shed will need are fetched beforehand; off where nothing is ever commanded.
+    """
 
     def __init__(
         self,
@@ -67,42 +60,46 @@ class AsicPoller:
         settings: AsicSettings,
         logins: Keyring | Mapping[str, Login | None],
         clock: Clock | None = None,
+        *,
+        prepares: bool = True,
     ) -> None:
         self.inventory = inventory
         self.settings = settings
         self._clock = clock or SystemClock()
-        count = inventory.site.device_count
+        self._prepares = prepares
+        site = inventory.site
+        count = site.device_count
         self._table = DeviceTable(count)
         self._polled_at_s = np.full(count, np.nan)
-        self._due_s: npt.NDArray[np.float64] = np.zeros(count)
-        self._urgent: set[int] = set()
-        self._again: set[int] = set()  # asked for while their poll was under way
-        self._watches = [_Watch() for _ in range(count)]
+        self._pace = Pace([FAMILIES[c.family].capabilities for c in site.classes], site.class_index, settings)
+        self._shares = np.full(count, -1.0)
+        self._shares_grew_s = np.zeros(count)
         self._repairs: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
         self._doubts: Counter[str] = Counter()
-        self._expected = [
-            Expected(row.mac.lower(), inventory.site.classes[code].model)
-            for row, code in zip(inventory.rows, inventory.site.class_index.tolist(), strict=True)
-        ]
         self._polls = 0
+        self._expected = [
+            Expected(row.mac.lower(), site.classes[code].model)
+            for row, code in zip(inventory.rows, site.class_index.tolist(), strict=True)
+        ]
         self.keyring = logins if isinstance(logins, Keyring) else Keyring.of(logins)
         self._lines = self._make_lines(self.keyring)
         self._orders = Orders(self._lines, settings, self._clock, self._commanded, self._is_silent)
         self._orders.locked = self._locked = np.zeros(count, dtype=np.bool_)
-        self._facts: dict[int, tuple[str | None, str | None, str | None]] = {}
-        self._queue: asyncio.PriorityQueue[tuple[int, int, int]] = asyncio.PriorityQueue()
-        self._silent_queue: asyncio.PriorityQueue[tuple[int, int, int]] = asyncio.PriorityQueue()
+        self._facts: dict[int, Reading] = {}
+        self._queue: _Queue = asyncio.PriorityQueue()
+        self._silent_queue: _Queue = asyncio.PriorityQueue()
         self._ticket = itertools.count()
+        self._prepare_budget = 0.0
 
     def _make_lines(self, keyring: Keyring) -> list[Line]:
         site = self.inventory.site
+        curves = [{mode: point.power_w for mode, point in kind.modes.items()} for kind in site.classes]
         lines: list[Line] = []
         for row, endpoint in enumerate(self.inventory.endpoints):
             code = int(site.class_index[row])
             family = FAMILIES[site.classes[code].family]
-            modes = {mode: point.power_w for mode, point in site.classes[code].modes.items()}
-            memory = Memory(profiles=self.inventory.profiles[code], mode_power_w=modes)
+            memory = Memory(profiles=self.inventory.profiles[code], mode_power_w=curves[code])
             keys = keyring.device(family.name, self._expected[row].mac)
             lines.append(Line(family, endpoint, None, memory, self.settings.deadline_s, self._repairs, keys))
         return lines
@@ -136,8 +133,7 @@ class AsicPoller:
         """Follow a device to its new address and look there at once."""
         self._lines[row].endpoint = endpoint
         self._lines[row].memory.token = None  # bound to the address that asked for it, on some firmware
-        self._watches[row].misses = 0
-        self._commanded(row)
+        self._pace.look_now(row)
 
     def endpoint(self, row: int) -> Endpoint:
         """Where a device is asked now."""
@@ -149,13 +145,13 @@ class AsicPoller:
         """The newest command of a device and what became of it."""
         return self._orders.last.get(row)
 
-    def facts(self, row: int) -> tuple[str | None, str | None, str | None]:
-        """Model, firmware and MAC address as the device gives them; None = unknown."""
-        return self._facts.get(row, (None, None, None))
+    def facts(self, row: int) -> Reading | None:
+        """The last reading that carried slow facts (model, firmware, MAC, pool); None before the first."""
+        return self._facts.get(row)
 
     @property
     def counters(self) -> dict[str, dict[str, int]]:
-        """Counts since the start: polls, failures by reason, repairs by form, commands by outcome."""
+        """Counts since the start: polls, failures by reason, repairs by form, doubts by figure, commands by outcome."""
         return {
             "polls": {"all": self._polls},
             "failures": dict(self._failures),
@@ -169,8 +165,7 @@ class AsicPoller:
     async def run(self) -> None:
         """Poll and command until cancelled. Polls are spread over the beat, so that a sweep is no burst."""
         count = len(self._lines)
-        start_s = self._clock.now().monotonic_s
-        self._due_s[:] = start_s + np.arange(count) * (min(self.settings.beat_s, 2.0) / max(count, 1))
+        self._pace.start(self._clock.now().monotonic_s)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._schedule(), name="asic-schedule")
             # Silent machines wait out deadlines in workers of their own, so that they delay nobody who answers.
@@ -181,30 +176,34 @@ class AsicPoller:
             group.create_task(self._orders.run(), name="asic-orders")
 
     async def _schedule(self) -> None:
-        tick_s = min(0.1, self.settings.beat_s / 10)
+        tick_s = min(_TICK_S, self.settings.beat_s / 10)
         while True:
             now_s = self._clock.now().monotonic_s
-            for row in np.flatnonzero(self._due_s <= now_s).tolist():
-                self._due_s[row] = np.inf  # until its poll has ended
-                urgency = _URGENT if row in self._urgent else _USUAL
-                self._urgent.discard(row)
-                queue = self._silent_queue if self._watches[row].misses > 1 else self._queue
-                queue.put_nowait((urgency, next(self._ticket), row))
+            self._prepare_budget = min(self.settings.prepare_per_s, self._prepare_budget + self._prepare_share(tick_s))
+            busy = self._orders.backlog > self.settings.command_concurrency
+            for urgency, rows in enumerate(self._pace.take_due(now_s, hold_usual=busy)):
+                for row in rows.tolist():
+                    queue = self._silent_queue if self._pace.misses[row] > 1 else self._queue
+                    queue.put_nowait((urgency, next(self._ticket), row))
             await asyncio.sleep(tick_s)
 
-    async def _work(self, queue: asyncio.PriorityQueue[tuple[int, int, int]]) -> None:
+    def _prepare_share(self, tick_s: float) -> float:
+        """Preparations of one tick; none while commands wait or where nothing is ever commanded."""
+        return self.settings.prepare_per_s * tick_s if self._prepares and not self._orders.backlog else 0.0
+
+    async def _work(self, queue: _Queue) -> None:
         while True:
             _, _, row = await queue.get()
             started_s = self._clock.now().monotonic_s
             await self._poll(row, started_s)
-            self._plan_next(row, started_s)
+            self._pace.ended(row, started_s, self._clock.now().monotonic_s)
 
     async def _poll(self, row: int, started_s: float) -> None:
-        watch = self._watches[row]
-        slow = watch.slow_due_s <= started_s
+        line = self._lines[row]
+        slow = self._pace.is_slow_due(row, started_s)
         self._polls += 1
         try:
-            said = await self._lines[row].read(slow=slow, now_s=started_s)
+            said = await line.read(slow=slow, now_s=started_s)
             reading, doubts = believe(said, self._expected[row])
         except DeviceUnreachable as error:
             self._fail(row, Reason(error.reason))
@@ -213,26 +212,15 @@ class AsicPoller:
         except Exception:  # a defect in one family's parser must not blind the site to every other machine
             self._fail(row, Reason.FAILED)
         else:
-            self._doubts.update(doubts)
-            if slow and watch.slow_due_s <= started_s:  # not when a command has asked for another look meanwhile
-                watch.slow_due_s = started_s + self.settings.slow_beat_s
-            watch.misses = 0
-            self._take(row, reading, started_s)
+            if doubts:
+                self._doubts.update(doubts)
+            self._take(row, reading, started_s, slow=slow)
+            moving = reading.state in (DeviceState.STOPPING, DeviceState.WAKING)
+            self._pace.answered(row, started_s, 0 if moving else reading.mode.code, slow=slow)
+            if self._prepare_budget >= 1.0 and await line.prepare(started_s):
+                self._prepare_budget -= 1.0
 
-    def _plan_next(self, row: int, started_s: float) -> None:
-        now_s = self._clock.now().monotonic_s
-        if row in self._again:
-            self._again.discard(row)
-            self._urgent.add(row)
-            self._due_s[row] = now_s
-            return
-        wait_s = self.settings.beat_s
-        surplus = self._watches[row].misses - _MISSES_BEFORE_BACKOFF
-        if surplus > 0:  # dead machines must not eat the workers' time
-            wait_s = max(wait_s, min(self.settings.silent_backoff_s, wait_s * 2.0 ** min(surplus, 10)))
-        self._due_s[row] = max(now_s, started_s + wait_s)
-
-    def _take(self, row: int, reading: Reading, started_s: float) -> None:
+    def _take(self, row: int, reading: Reading, started_s: float, *, slow: bool) -> None:
         table = self._table
         table["power_w"][row] = _or_nan(reading.power_w)
         table["hashrate_hs"][row] = _or_nan(reading.hashrate_hs)
@@ -243,22 +231,24 @@ class AsicPoller:
         table["provenance"][row] = reading.provenance.code
         table["accepted_shares"][row] = _or_nan(reading.accepted_shares)
         table["uptime_s"][row] = _or_nan(reading.uptime_s)
-        self._polled_at_s[row] = started_s
-        self._facts[row] = (reading.model, reading.firmware, reading.mac)
+        if reading.reason is not Reason.WRONG_DEVICE:  # of the device in the inventory nothing was heard
+            self._polled_at_s[row] = started_s
+        if slow:
+            self._facts[row] = reading
 
     def _reason(self, row: int, reading: Reading, started_s: float) -> Reason:
         """The reading's own reason, or no_pool after five minutes of hashing without an accepted share."""
-        watch = self._watches[row]
-        if reading.state is not DeviceState.HASHING or reading.accepted_shares != watch.shares:
-            watch.shares, watch.shares_grew_s = reading.accepted_shares, started_s
-        elif reading.accepted_shares is not None and started_s - watch.shares_grew_s >= self.settings.no_pool_after_s:
+        shares = _or_nan(reading.accepted_shares)
+        if reading.state is not DeviceState.HASHING or shares != self._shares[row]:  # NaN differs from itself
+            self._shares[row], self._shares_grew_s[row] = shares, started_s
+        elif started_s - self._shares_grew_s[row] >= self.settings.no_pool_after_s:
             return Reason.NO_POOL
         return reading.reason
 
     def _fail(self, row: int, reason: Reason) -> None:
         """Nothing is known of this device now: unreachable or unknown, every figure missing."""
         self._failures[reason] += 1
-        self._watches[row].misses += 1
+        self._pace.missed(row)
         state = DeviceState.UNREACHABLE if reason in _UNREACHABLE else DeviceState.UNKNOWN
         for name in ("power_w", "hashrate_hs", "temp_c", "accepted_shares", "uptime_s"):
             self._table[name][row] = np.nan
@@ -270,16 +260,14 @@ class AsicPoller:
     # -- after a command -------------------------------------------------------------------------------------------
 
     def _is_silent(self, row: int) -> bool:
-        return self._watches[row].misses > 0
+        return bool(self._pace.misses[row] > 0)
 
-    def _commanded(self, row: int) -> None:
-        """Look again at once, with the slow facts: the mode on file is older than the command."""
-        self._watches[row].slow_due_s = self._clock.now().monotonic_s
-        if np.isinf(self._due_s[row]):
-            self._again.add(row)
-        else:
-            self._urgent.add(row)
-            self._due_s[row] = 0.0
+    def _commanded(self, row: int, mode: Mode) -> None:
+        """Look again once the device has settled, with the slow facts where its mode is one of them."""
+        slow = self._lines[row].family.slow_after_command
+        if slow:
+            self._lines[row].memory.slow_replies.clear()
+        self._pace.commanded(row, mode, self._clock.now().monotonic_s, slow=slow)
 
 
 def _or_nan(value: float | None) -> float:

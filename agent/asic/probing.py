@@ -1,217 +1,163 @@
-"""Look at addresses: who is there, which family speaks there, who exactly it is. I/O; `discovery` holds the values.
+"""Who is at an address: a cheap knock first, then the families' own questions, then one poll for model and MAC.
 
-First a bare connect on the port that most families share, then on the others: nearly all of a range's addresses are
-settled by that alone. Where something answers, the families' probes are asked in registry order, the most particular
-first, and the family that recognises itself polls once. A range is paced, so that no switch drowns in ARP.
+Nothing is written to a device, and no password is offered unless one was given. An address that answers and is no
+miner that a family knows is a finding too: nothing at a site stays invisible.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import resource
-import socket
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from agent.asic.conversation import Line
-from agent.asic.discovery import Finding, Ranges, parse_neighbours
-from agent.asic.family import ApiRequest, Family, GrpcRequest, HttpRequest, Memory, Ports, Request
-from agent.asic.keyring import Keyring
+from agent.asic.family import Family, Login, Memory, Port, Ports, Reading, Request
 from agent.asic.registry import FAMILIES
+from agent.asic.sockets import is_open
 from agent.asic.transport import Endpoint
 from gridpivot.errors import BadReply, DeviceUnreachable
-from gridpivot.vocabulary import Reason
+from gridpivot.vocabulary import DeviceState, Reason
 
-FIRST_PORT = Ports().api
-ARP = Path("/proc/net/arp")
-_SPARE_DESCRIPTORS = 128
-_NOBODY = (Reason.REFUSED, Reason.SLOW)
+OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How hard to look. `knock_s`: a bare connect; `ask_s`: one request; `rate_per_s`: addresses begun, 0 = no limit;
-    `deadline_s`: the whole look, 0 = none."""
+class Finding:
+    """What answered at an address. `family` is None where no family knows it; figures as in `Reading`, None = unknown."""
 
-    concurrency: int = 512
+    host: str
+    family: str | None = None
+    model: str | None = None
+    firmware: str | None = None
+    mac: str | None = None
+    serial: str | None = None
+    hashing: bool = False
+    power_w: float | None = None
+    hashrate_hs: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Probing:
+    """How a search goes about it. `doors` overrides the ports that are knocked at, for sites with odd ports."""
+
+    deadline_s: float = 2.0
     knock_s: float = 1.0
-    ask_s: float = 3.0
-    rate_per_s: float = 1000.0
-    deadline_s: float = 0.0
+    concurrency: int = 512
+    per_s: float = 0.0  # addresses a second at most; 0 = as fast as it goes
+    doors: Ports | None = None
+    logins: Mapping[str, Login] | None = None
 
 
-@dataclass(slots=True)
-class Look:
-    """One look at ranges, growing while it runs. `complete` is False when its deadline cut it off."""
-
-    addresses: int
-    looked_at: int = 0
-    findings: list[Finding] = field(default_factory=list)
-    complete: bool = True
+def doors_of(probing: Probing) -> tuple[int, ...]:
+    """Ports to knock at: every family's API port and its web port, or those given."""
+    if probing.doors is not None:
+        return tuple(port for port in (probing.doors.api, probing.doors.web) if port)
+    kinds = [family.ports for name, family in FAMILIES.items() if name != OTHER]
+    return tuple(sorted({port for ports in kinds for port in (ports.api, ports.web)}, key=lambda p: (p != 4028, p)))
 
 
-async def look(
-    ranges: Ranges,
-    pace: Pace = Pace(),
-    keyring: Keyring | None = None,
-    seen: Callable[[Look], None] = lambda _: None,
-    skip: frozenset[str] = frozenset(),
-    families: Mapping[str, Family] = FAMILIES,
-) -> Look:
-    """Look at every address but those in `skip`; `seen` hears of each one that is done. Findings in address order.
-
-    Without a keyring no password is ever sent.
-    """
-    result = Look(ranges.count)
-    addresses = enumerate(host for host in ranges if host not in skip)
-    result.looked_at = len([host for host in skip if host in ranges])
+async def search(hosts: Iterable[str], probing: Probing, on_done: Callable[[Finding | None], None]) -> list[Finding]:
+    """Look at every address; `on_done` is called for each. Findings come in the order of the addresses."""
+    numbered = enumerate(hosts)
+    found: list[tuple[int, Finding]] = []
     loop = asyncio.get_running_loop()
-    begun_s = loop.time()
+    began_s, handed = loop.time(), 0
 
-    async def work() -> None:
-        for number, host in addresses:
-            if pace.rate_per_s:
-                await asyncio.sleep(max(0.0, begun_s + number / pace.rate_per_s - loop.time()))
-            found = await look_at(host, pace, keyring, families)
-            if found is not None:
-                result.findings.append(found)
-            result.looked_at += 1
-            seen(result)
+    async def work(source: Iterator[tuple[int, str]]) -> None:
+        nonlocal handed
+        for number, host in source:
+            handed += 1
+            early_s = began_s + handed / probing.per_s - loop.time() if probing.per_s else 0.0
+            if early_s > 0:
+                await asyncio.sleep(early_s)
+            finding = await look(host, probing)
+            if finding is not None:
+                found.append((number, finding))
+            on_done(finding)
 
-    workers = min(pace.concurrency, _descriptors() - _SPARE_DESCRIPTORS)
-    try:
-        async with asyncio.timeout(pace.deadline_s or None), asyncio.TaskGroup() as group:
-            for _ in range(max(1, min(workers, ranges.count))):
-                group.create_task(work())
-    except TimeoutError:
-        result.complete = False
-    neighbours = await asyncio.to_thread(_neighbours)
-    result.findings = [
-        replace(found, mac=neighbours.get(found.host)) if found.mac is None else found
-        for found in sorted(result.findings, key=lambda found: socket.inet_aton(found.host))
-    ]
-    return result
+    async with asyncio.TaskGroup() as group:
+        for _ in range(probing.concurrency):
+            group.create_task(work(numbered))
+    return [finding for _, finding in sorted(found, key=lambda pair: pair[0])]
 
 
-async def look_at(
-    host: str, pace: Pace, keyring: Keyring | None = None, families: Mapping[str, Family] = FAMILIES
-) -> Finding | None:
-    """What answers at one address; None when nothing does."""
-    open_ports = await _knock(host, pace.knock_s, families)
+async def look(host: str, probing: Probing) -> Finding | None:
+    """What is at one address; None for nobody."""
+    open_ports = await _knock(host, doors_of(probing), probing.knock_s)
     if not open_ports:
         return None
-    family = await _recognise(host, pace.ask_s, families)
+    family = await _recognise(host, open_ports, probing)
     if family is None:
-        return Finding(host, open_ports=open_ports)
-    keys = None if keyring is None else keyring.device(family.name)
-    line = Line(family, Endpoint(host).or_else(family.ports), None, Memory(), pace.ask_s, Counter(), keys)
-    known = Finding(host, family.name, open_ports=open_ports)
-    try:
-        reading = await line.read(slow=True, now_s=asyncio.get_running_loop().time())
-    except DeviceUnreachable as error:
-        return replace(known, reason=Reason(error.reason))
-    except BadReply:
-        return replace(known, reason=Reason.GARBLED)
-    except Exception:  # a defect in one family's parser must not end the look at every other address
-        return replace(known, reason=Reason.FAILED)
-    return replace(
-        known,
-        model=reading.model,
-        firmware=reading.firmware,
-        mac=None if reading.mac is None else reading.mac.lower(),
-        power_w=reading.power_w,
-        hashrate_hs=reading.hashrate_hs,
-        reason=reading.reason,
-    )
+        return Finding(host, note=f"answers on {', '.join(map(str, open_ports))}, no family knows it")
+    return await _introduce(host, family, probing)
 
 
-async def _knock(host: str, deadline_s: float, families: Mapping[str, Family]) -> tuple[int, ...]:
-    """Ports that accept a connection: the common one, else whichever of the others do."""
-    if await _connects(host, FIRST_PORT, deadline_s):
-        return (FIRST_PORT,)
-    others = sorted(_probe_ports(families) - {FIRST_PORT})
-    answers = await asyncio.gather(*(_connects(host, port, deadline_s) for port in others))
-    return tuple(itertools.compress(others, answers))
+async def _knock(host: str, ports: tuple[int, ...], knock_s: float) -> tuple[int, ...]:
+    """Which of the ports are open. A door that opens at once spares the wait for the others' silence."""
+    if await is_open(host, ports[0], knock_s):
+        return (ports[0],)
+    if len(ports) == 1:
+        return ()
+    rest = await asyncio.gather(*(is_open(host, port, knock_s) for port in ports[1:]))
+    return tuple(port for port, opened in zip(ports[1:], rest, strict=True) if opened)
 
 
-async def _connects(host: str, port: int, deadline_s: float) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as door:
-        door.setblocking(False)
-        with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(deadline_s):
-                await asyncio.get_running_loop().sock_connect(door, (host, port))
-            return True
-    return False
+def _endpoint(host: str, family: Family, probing: Probing) -> Endpoint:
+    given = probing.doors
+    own = Endpoint(host) if given is None else Endpoint(host, given.api, given.web, given.aux)
+    return own.or_else(family.ports)
 
 
-def _probe_ports(families: Mapping[str, Family]) -> set[int]:
-    return {port for family in families.values() for probe in family.probes if (port := _port(family, probe))}
-
-
-def _port(family: Family, probe: Request) -> int:
-    """Port that a probe goes to; 0 for what a library asks by itself."""
-    if isinstance(probe, (ApiRequest, HttpRequest, GrpcRequest)):
-        return Endpoint("").or_else(family.ports).port(probe.port)
-    return 0
-
-
-async def _recognise(host: str, deadline_s: float, families: Mapping[str, Family]) -> Family | None:
-    """The first family, in registry order, that knows its own among the answers to its probes."""
-    answers: dict[tuple[Any, ...], Any] = {}
-    closed: set[tuple[type, int]] = set()  # a port deaf to one way of speaking may hear another
-    for family in families.values():
-        line = Line(family, Endpoint(host).or_else(family.ports), None, Memory(), deadline_s, Counter())
+async def _recognise(host: str, open_ports: tuple[int, ...], probing: Probing) -> Family | None:
+    """The first family that knows the replies to the probes asked so far; each probe is asked once."""
+    asked: dict[tuple[int, Request], Any] = {}
+    for name, family in FAMILIES.items():
+        if name == OTHER:
+            continue
+        endpoint = _endpoint(host, family, probing)
+        line = Line(family, endpoint, None, Memory(), probing.deadline_s, Counter())
         replies: dict[str, Any] = {}
         for probe in family.probes:
-            door = (type(probe), _port(family, probe))
-            asked = (*door, _content(probe))
-            if asked not in answers and door not in closed:
-                answers[asked] = None
+            port = endpoint.port(getattr(probe, "port", Port.API))
+            if port in doors_of(probing) and port not in open_ports and len(open_ports) < 2 and port != 80:
+                continue  # that door did not open
+            if (port, probe) not in asked:
                 try:
-                    answers[asked] = await line.put(probe)
-                except DeviceUnreachable as error:
-                    if door[1] and error.reason in _NOBODY:
-                        closed.add(door)
-                except BadReply:
-                    pass
-            if answers.get(asked) is not None:
-                replies[probe.name] = answers[asked]
-        with suppress(Exception):  # what a stranger answers may be anything
-            if replies and family.recognise(replies):
-                return family
+                    asked[port, probe] = await line.put(probe)
+                except (DeviceUnreachable, BadReply):
+                    asked[port, probe] = None
+            if asked[port, probe] is not None:
+                replies[probe.name] = asked[port, probe]
+                if family.recognise(replies):
+                    return family
     return None
 
 
-def _content(probe: Request) -> Sequence[Any]:
-    """What makes two probes the same question."""
-    if isinstance(probe, ApiRequest):
-        return (probe.payload, probe.length_prefixed)
-    if isinstance(probe, HttpRequest):
-        return (probe.method, probe.path, probe.body, probe.plain_text)
-    if isinstance(probe, GrpcRequest):
-        return (probe.method, probe.body)
-    return (probe.action, probe.argument)
-
-
-def _descriptors() -> int:
-    """How many files this process may open, raised to what the system allows it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(hard, 8192) if hard != resource.RLIM_INFINITY else 8192
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-            return wanted
-    return soft if soft != resource.RLIM_INFINITY else 8192
-
-
-def _neighbours() -> dict[str, str]:
-    """MACs that this host's own network has seen; empty behind a router, or where Linux does not tell."""
+async def _introduce(host: str, family: Family, probing: Probing) -> Finding:
+    """One poll: model, firmware, MAC. What it withholds without a password stays unknown, with a note."""
+    login = (probing.logins or {}).get(family.name)
+    line = Line(family, _endpoint(host, family, probing), login, Memory(), probing.deadline_s, Counter())
+    note = ""
     try:
-        return parse_neighbours(ARP.read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return {}
+        reading = await line.read(slow=True, now_s=asyncio.get_running_loop().time())
+    except DeviceUnreachable as error:
+        reading, note = Reading(), f"recognised, then {error.reason}"
+    except BadReply as error:
+        reading, note = Reading(), f"recognised, then {Reason.GARBLED}: {error}"
+    if not note and reading.reason in (Reason.NO_CREDENTIALS, Reason.UNAUTHORISED):
+        note = f"{reading.reason}: some facts need a password"
+    return Finding(
+        host=host,
+        family=family.name,
+        model=reading.model,
+        firmware=reading.firmware,
+        mac=None if reading.mac is None else reading.mac.lower(),
+        serial=reading.serial,
+        hashing=reading.state is DeviceState.HASHING,
+        power_w=reading.power_w,
+        hashrate_hs=reading.hashrate_hs,
+        note=note,
+    )

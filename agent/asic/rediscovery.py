@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from agent.asic.discovery import Finding
+from agent.asic.probing import Finding
 from agent.asic.transport import Endpoint
 from gridpivot.vocabulary import EventKind
 

@@ -6,14 +6,22 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from agent.asic.antminer import Antminer
+from agent.asic.auradine import Auradine
+from agent.asic.avalon import Avalon
 from agent.asic.family import Capabilities, Family
 from agent.asic.luxos import LuxOs
+from agent.asic.other import Other
 from agent.asic.whatsminer import Whatsminer
+from agent.asic.whatsminer_v3 import WhatsminerV3
 
 _ALL: tuple[Family, ...] = (
     LuxOs(),
+    WhatsminerV3(),
     Whatsminer(),
+    Auradine(),
+    Avalon(),
     Antminer(),
+    Other(),
 )
 FAMILIES: Mapping[str, Family] = MappingProxyType({family.name: family for family in _ALL})
 CAPABILITIES: Mapping[str, Capabilities] = MappingProxyType({name: f.capabilities for name, f in FAMILIES.items()})

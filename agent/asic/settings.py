@@ -46,7 +46,7 @@ class DiscoverySettings(Section):
     @field_validator("ranges")
     @classmethod
     def _parse(cls, ranges: tuple[str, ...]) -> tuple[str, ...]:
-        from agent.asic.discovery import parse_ranges
+        from agent.asic.ranges import parse_ranges
 
         try:
             parse_ranges(ranges)
@@ -62,11 +62,12 @@ class AsicSettings(Section):
     beat_s: float = Field(default=10.0, ge=0.2, le=600)
     slow_beat_s: float = Field(default=60.0, ge=1, le=3600)
     deadline_s: float = Field(default=3.0, gt=0, le=60)
-    concurrency: int = Field(default=64, ge=1, le=1024)
-    command_concurrency: int = Field(default=64, ge=1, le=1024)
+    concurrency: int = Field(default=256, ge=1, le=1024)
+    command_concurrency: int = Field(default=256, ge=1, le=1024)
     command_attempts: int = Field(default=4, ge=1, le=20)
     command_backoff_s: float = Field(default=0.5, gt=0, le=60)
     silent_backoff_s: float = Field(default=30.0, ge=1, le=600)
+    prepare_per_s: float = Field(default=20.0, ge=0, le=10_000)  # tokens fetched ahead of a shed
     no_pool_after_s: float = Field(default=300.0, ge=1, le=3600)
     credentials: dict[str, CredentialSettings] = Field(default={})
     credentials_file: Path | None = None

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from agent.asic.cgminer import name_sections
+from agent.asic.cgminer import name_sections, pool_in_use
 from agent.asic.family import (
     ACCEPTED,
     ApiRequest,
@@ -47,10 +47,18 @@ from gridpivot.errors import BadReply
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 
 TOKEN_LIFE_S = 1500.0  # tokens are said to live 30 min; renewed before, and at once on code 135
+RENEW_BEFORE_S = 300.0
 LOW_PERCENT = 60
 WAKE_S = 600.0  # full hashrate returns after 6-10 min (community figure)
+_MAX_CODES = 16
 # Key of a `Msg` object -> the command that was asked.
-_MESSAGES = {"fw_ver": "get_version", "btmineroff": "status", "mineroff": "status", "error_code": "get_error_code"}
+_MESSAGES = {
+    "fw_ver": "get_version",
+    "btmineroff": "status",
+    "mineroff": "status",
+    "error_code": "get_error_code",
+    "ledstat": "get_miner_info",
+}
 _POWER_MODES = {"low": Mode.LOW, "normal": Mode.NORMAL, "high": Mode.TURBO}
 
 
@@ -73,6 +81,7 @@ class Whatsminer(Family):
     )
     factory_login = Login("super", "admin")  # public knowledge
 
+    slow_after_command = False
     probes = (ApiRequest("get_version", b'{"cmd":"get_version"}'),)
 
     def requests(self, memory: Memory) -> tuple[Request, ...]:
@@ -80,16 +89,20 @@ class Whatsminer(Family):
         return (_plain("summary"), _plain("status"))
 
     def slow_requests(self, memory: Memory) -> tuple[Request, ...]:
-        """Model and firmware."""
-        return (_plain("devdetails"), _plain("get_version"))
+        """Model, firmware, complaints, pools and the address; what a firmware does not know costs only itself."""
+        return (
+            _plain("devdetails"),
+            _plain("get_version"),
+            *(_plain(command, optional=True) for command in ("get_error_code", "pools", "get_miner_info")),
+        )
 
     def absorb(self, request: Request, reply: Any, memory: Memory) -> tuple[dict[str, Any], bool]:
         """One reply per request."""
         return {request.name: reply}, False
 
     def recognise(self, replies: Mapping[str, Any]) -> bool:
-        """`whatsminer` in a version, or figures that only its summary has."""
-        if "whatsminer" in repr(replies.get("get_version", "")).lower():
+        """A version with `fw_ver` beside `api_ver`, as no other firmware has it, or figures that only its summary has."""
+        if {"fw_ver", "api_ver"} <= _message(replies.get("get_version")).keys():
             return True
         keys = first(replies.get("summary"), "SUMMARY") or {}
         return any(key in keys for key in ("HS RT", "Power_RT", "Power Mode", "Factory GHS"))
@@ -117,7 +130,9 @@ class Whatsminer(Family):
         if power_w == 0 and hashrate_hs:
             power_w = None  # nothing hashes on zero watts: the sensor is not connected
         uptime_s = scaled(summary.get("Elapsed"))
-        state = _state(off, hashrate_hs, uptime_s)
+        codes = fault_codes(memory.slow_replies.get("get_error_code"), summary)
+        state = _state(off, hashrate_hs, uptime_s, codes)
+        info = _message(memory.slow_replies.get("get_miner_info"))
         details = first(memory.slow_replies.get("devdetails"), "DEVDETAILS") or {}
         version = _message(memory.slow_replies.get("get_version"))
         model = text_or_none(details.get("Model"))
@@ -129,14 +144,27 @@ class Whatsminer(Family):
             ),
             state=state,
             mode=_mode(off, status, summary, state),
-            reason=Reason.WAKING if state is DeviceState.WAKING else Reason.NONE,
+            reason={DeviceState.WAKING: Reason.WAKING, DeviceState.FAULT: Reason.FAULT}.get(state, Reason.NONE),
             provenance=Provenance.UNKNOWN if power_w is None else Provenance.DEVICE,
             accepted_shares=count(summary.get("Accepted")),
             uptime_s=uptime_s,
             model=None if model is None else f"Whatsminer {model}",
             firmware=text_or_none(summary.get("Firmware Version")) or text_or_none(version.get("fw_ver")),
-            mac=text_or_none(summary.get("MAC")),
+            mac=text_or_none(summary.get("MAC")) or text_or_none(info.get("mac")),
+            fan_rpm=max(
+                (rpm for key in ("Fan Speed In", "Fan Speed Out") if (rpm := scaled(summary.get(key))) is not None),
+                default=None,
+            ),
+            power_limit_w=scaled(summary.get("Power Limit")),
+            pool_url=pool_in_use(memory.slow_replies.get("pools")),
+            fault_codes=codes,
         )
+
+    def prepare(self, memory: Memory, login: Login | None, now_s: float) -> Dialogue | None:
+        """A write token, before the one in hand runs out."""
+        if login is None or (memory.token is not None and memory.token.expires_s > now_s + RENEW_BEFORE_S):
+            return None
+        return _token(memory, login, now_s + RENEW_BEFORE_S, now_s)
 
     def command(self, mode: Mode, memory: Memory, login: Login | None, now_s: float) -> Dialogue:
         """Sleep is power_off, low a percentage of the power limit, normal power_on or 100 %; turbo is not offered."""
@@ -163,8 +191,19 @@ class Whatsminer(Family):
         )
 
 
-def _plain(command: str) -> ApiRequest:
-    return ApiRequest(command, orjson.dumps({"cmd": command}))
+def _plain(command: str, *, optional: bool = False) -> ApiRequest:
+    return ApiRequest(command, orjson.dumps({"cmd": command}), optional=optional)
+
+
+def fault_codes(reply: Any, summary: Mapping[str, Any]) -> tuple[str, ...]:
+    """Codes of get_error_code (`[{"218": "<time>"}, ...]`, or one object), else `Error Code 0..` of an older summary."""
+    listed = _message(reply).get("error_code")
+    rows = listed if isinstance(listed, list) else [listed]
+    codes = [str(key) for row in rows if isinstance(row, Mapping) for key in row]
+    if not codes:
+        said = (number(summary.get(f"Error Code {index}")) for index in range(_MAX_CODES))
+        codes = [str(int(code)) for code in said if code]
+    return tuple(dict.fromkeys(codes))[:_MAX_CODES]
 
 
 def _message(reply: Any) -> Mapping[str, Any]:
@@ -182,16 +221,16 @@ def _is_off(status: Mapping[str, Any]) -> bool | None:
     return {"true": True, "false": False}.get(said)
 
 
-def _state(off: bool | None, hashrate_hs: float | None, uptime_s: float | None) -> DeviceState:
+def _state(off: bool | None, hashrate_hs: float | None, uptime_s: float | None, codes: tuple[str, ...]) -> DeviceState:
     if hashrate_hs is None:
         return DeviceState.UNKNOWN
     if off:
         return DeviceState.STOPPING if hashrate_hs > 0 else DeviceState.SLEEPING
     if hashrate_hs > 0:
         return DeviceState.HASHING
-    if off is None:
-        return DeviceState.IDLE
-    return DeviceState.WAKING if uptime_s is not None and uptime_s < WAKE_S else DeviceState.IDLE
+    if off is False and uptime_s is not None and uptime_s < WAKE_S:
+        return DeviceState.WAKING
+    return DeviceState.FAULT if codes else DeviceState.IDLE
 
 
 def _mode(off: bool | None, status: Mapping[str, Any], summary: Mapping[str, Any], state: DeviceState) -> Mode:
@@ -240,9 +279,12 @@ def decrypt(data: str, key: str) -> Any:
     return parse_reply(worker.update(raw) + worker.finalize()).value
 
 
-def _token(memory: Memory, login: Login, now_s: float) -> Generator[Request, Any, Outcome]:
-    if memory.token is not None and memory.token.expires_s > now_s:
+def _token(
+    memory: Memory, login: Login, valid_at_s: float, now_s: float | None = None
+) -> Generator[Request, Any, Outcome]:
+    if memory.token is not None and memory.token.expires_s > valid_at_s:
         return ACCEPTED
+    now_s = valid_at_s if now_s is None else now_s
     reply = require_mapping((yield _plain("get_token")), "get_token")
     _, code, said = status_of(reply)
     if code == 136 or (isinstance(reply.get("Msg"), str) and "over max" in said):

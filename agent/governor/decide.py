@@ -6,14 +6,22 @@ into room that the meter shows; otherwise follow the plan, downward by the drop 
 
 from __future__ import annotations
 
+from collections import Counter
+
+import numpy as np
+
 from agent.backends import RowArray
 from agent.governor.ai import Wish, cut, lower, raise_limits, wishes
+from agent.governor.airflow import breathe
 from agent.governor.estimate import Estimate, effective_limits, estimate, note_moves
+from agent.governor.gates import admit_wakes
+from agent.governor.last_resort import open_switches
 from agent.governor.meter_watch import MeterWatch
 from agent.governor.mining import choose_shed, restart_order, toward_plan, wake_batch, within_drop_ramp
 from agent.governor.reconcile import Standing, issue, reconcile
 from agent.governor.state import (
     Actions,
+    FanCommand,
     GovernorState,
     ModeCommand,
     Orders,
@@ -36,6 +44,9 @@ class _Tick:
         self.limits: list[PoolCommand] = []
         self.shed_now_w = 0.0
         self.moves_open = 0
+        self.fans: tuple[FanCommand, ...] = ()
+        self.opened: tuple[str, ...] = ()
+        self.refused: Counter[Reason] = Counter()  # wakes left alone, by why
         self.raised_now_w = 0.0  # room that AI has just been given at this tick
 
     def command(self, rows: RowArray, mode: Mode, why: str) -> None:
@@ -73,6 +84,7 @@ def decide(
     waiting = state.trusted_w is None and now_s - state.first_tick_s < policy.meter_wait_s
     if policy.stage in _ACTING and not waiting:
         short_w = _act(tick, sensed, standing, now, orders, target_w)
+    _wear_off(state, policy, now_s)
     state.last_tick_s = now_s
     picture = Picture(
         meter_trust=now.trust,
@@ -89,7 +101,15 @@ def decide(
         wake_in_flight_w=now.wake_w,
         silent=now.silent,
     )
-    return Actions(tuple(tick.modes), tuple(tick.limits), picture, _left_alone(state, standing), tick.moves_open)
+    alone = _left_alone(state, standing) | dict(tick.refused)
+    return Actions(tuple(tick.modes), tuple(tick.limits), picture, alone, tick.fans, tick.opened, tick.moves_open)
+
+
+def _wear_off(state: GovernorState, policy: Policy, now_s: float) -> None:
+    """A day wears off a day's budget of cycles; without a budget one cycle a day."""
+    if state.last_tick_s is not None:
+        rate = max(policy.cycles_per_day, 1.0) / 86_400.0
+        np.maximum(0.0, state.cycles_spent - rate * (now_s - state.last_tick_s), out=state.cycles_spent)
 
 
 def _act(tick: _Tick, sensed: Sensed, standing: Standing, now: Estimate, orders: Orders, target_w: float) -> float:
@@ -163,6 +183,8 @@ def _guard(tick: _Tick, sensed: Sensed, standing: Standing, now: Estimate, limit
     """Near the protection limit only what acts within seconds counts: fast mining first, then caps on AI."""
     policy = tick.policy
     over_w = now.base_w - 0.985 * policy.protection_w
+    last_w = over_w if now.trust is MeterTrust.TRUSTED else 0.0
+    tick.opened = tuple(o.switch for o in open_switches(tick.state, standing, last_w, policy, tick.now_s))
     if over_w <= 0.0:
         return 0.0
     fast = choose_shed(tick.state, sensed, standing, over_w, within_s=policy.fast_shed_s)
@@ -199,8 +221,11 @@ def _economics(
     unmet_w = (max(0.0, rise_w) + tick.raised_now_w) * (1.0 + policy.overhead_ratio)
     room_w = target_w - now.worst_w - unmet_w - 0.003 * policy.ceiling_w
     shedding = now.shed_credit_w + tick.shed_now_w > 0.002 * policy.ceiling_w
+    air = breathe(state, sensed, standing.silent, moves.up, room_w, policy, now_s)
+    tick.fans, room_w = air.fans, room_w - air.rise_w
+    up, tick.refused = admit_wakes(state, sensed, air.still, moves.up, policy)
     blocked = shedding or over_w > 0.0 or now.trust is not MeterTrust.TRUSTED or policy.stage is not Stage.FULL
-    if blocked or room_w <= 0.0 or not moves.up:
+    if blocked or room_w <= 0.0 or not up:
         if blocked or room_w <= 0.0:
             state.room_since_s = None
         state.pick_up_budget_w = pick_up_w if orders.pick_up_ramp_w_per_min else 0.0
@@ -211,7 +236,7 @@ def _economics(
     rested = now_s - state.woke_at_s >= policy.wake_interval_s
     used_w = 0.0
     if lasted and rested:
-        batch, used_w = wake_batch(state, moves.up, min(room_w, pick_up_w), policy)
+        batch, used_w = wake_batch(state, up, min(room_w, pick_up_w), policy)
         for rows, mode in batch:
             tick.command(rows, mode, "plan" if orders.class_modes is not None else "room")
         if batch:

@@ -14,8 +14,10 @@ import numpy as np
 
 from agent.governor.meter_watch import Envelope, MeterWatch
 from agent.governor.reconcile import Standing
-from agent.governor.state import NORMAL, GovernorState, Policy, Sensed, tail_w
-from gridpivot.vocabulary import MeterTrust
+from agent.governor.state import NORMAL, SLEEP, GovernorState, Policy, Sensed, tail_w
+from gridpivot.vocabulary import DeviceState, MeterTrust
+
+_MAY_RETURN = (DeviceState.IDLE.code, DeviceState.WAKING.code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +110,7 @@ def estimate(
     debt_w = max(0.0, state.overhead_debt_w)
     gap_w = sum(max(0.0, limit - most) for limit, (_, most) in zip(limits, ranges, strict=True))
     gap_worst_w = sum(max(0.0, limit - least) for limit, (least, _) in zip(limits, ranges, strict=True))
-    reserve_w = _silent_reserve_w(state, standing)
+    reserve_w = _comeback_reserve_w(state, sensed, standing)
     return Estimate(
         trust=trust,
         metered_w=sensed.meter.power_w if trust is MeterTrust.TRUSTED and sensed.meter is not None else None,
@@ -187,9 +189,12 @@ def _learn(
     state.correction += weight * (seen - state.correction)
 
 
-def _silent_reserve_w(state: GovernorState, standing: Standing) -> float:
-    """A silent device may reboot into hashing: what it would draw above what it is charged."""
-    rows = np.flatnonzero(standing.silent)
+def _comeback_reserve_w(state: GovernorState, sensed: Sensed, standing: Standing) -> float:
+    """What may come back uncommanded, above what it is charged [W]: silent machines that reboot into hashing, and those
+    that idle without a pool and all return within seconds when it does (a reconnect storm)."""
+    idle = np.isin(sensed.table["state"], _MAY_RETURN) & (state.desired > SLEEP) & (state.pending == 0)
+    rows = np.flatnonzero(standing.silent | idle)
     if not len(rows):
         return 0.0
-    return float(np.maximum(0.0, state.row_mode_w(rows, NORMAL) - state.believed_w[rows]).sum())
+    returns = np.where(standing.silent[rows], NORMAL, state.desired[rows])
+    return float(np.maximum(0.0, state.row_mode_w(rows, returns) - state.believed_w[rows]).sum())

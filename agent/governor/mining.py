@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agent.backends import RowArray
+from agent.governor.gates import rises_w
 from agent.governor.reconcile import Standing
 from agent.governor.state import F64, NORMAL, SLEEP, GovernorState, Orders, Policy, Sensed
 from gridpivot.vocabulary import COMMANDABLE_MODES, Mode, Reason
@@ -63,6 +64,7 @@ def choose_shed(
             continue
         rows = np.flatnonzero(known & (classes.of_row == step.class_index) & (target == step.from_mode))
         if len(rows):
+            rows = rows[np.argsort(state.cycles_spent[rows], kind="stable")]  # wear is shared out
             now_w = (
                 state.row_mode_w(rows, NORMAL)
                 if step.from_mode == 0
@@ -150,6 +152,8 @@ def toward_plan(
             step_up = target > source
             ready = mine & (state.desired == source + 1)
             ready &= rested >= (policy.min_off_s if source == 0 else policy.min_on_s)
+            if target == 0 and policy.cycles_per_day:
+                ready &= state.cycles_spent + 1.0 <= policy.cycles_per_day
             rows = np.flatnonzero(ready)
             if step_up:
                 rows = rows[sensed.table["reason"][rows] != Reason.NO_POOL.code]
@@ -196,10 +200,7 @@ def wake_batch(
     limit_w = min(room_w, policy.wake_batch_ratio * policy.ceiling_w)
     value_rank = np.argsort(state.classes.value_order, kind="stable")
     for rows, mode in sorted(moves, key=lambda m: -int(value_rank[m[0][0]])):
-        final_w = state.row_mode_w(rows, mode.code)
-        asleep = state.desired[rows] == SLEEP
-        peak_w = np.where(asleep, np.maximum(final_w, state.classes.boot_w[state.classes.of_row[rows]]), final_w)
-        rise_w = np.maximum(0.0, peak_w - state.believed_w[rows]) * (1.0 + policy.overhead_ratio)
+        rise_w = rises_w(state, rows, mode) * (1.0 + policy.overhead_ratio)
         count = int(np.searchsorted(np.cumsum(rise_w), limit_w - used_w, side="right"))
         if policy.wake_batch_devices:
             count = min(count, policy.wake_batch_devices - used)

@@ -133,6 +133,8 @@ def issue(state: GovernorState, rows: RowArray, mode: Mode, now_s: float, *, for
     )
     changed = state.desired[rows] != code
     state.changed_at_s[rows[changed]] = now_s
+    if mode is Mode.SLEEP:
+        state.cycles_spent[rows[changed]] += 1.0
     state.desired[rows] = code
     state.sent_at_s[rows] = now_s
     state.for_ai[rows] = for_ai

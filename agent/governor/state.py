@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agent.backends import MeterSample, PoolReading, RowArray, SiteInventory
+from agent.governor.circuits import CircuitLimit, Level, levels_of
 from gridpivot.clock import Instant
 from gridpivot.columns import DeviceTable
 from gridpivot.segments import class_hull
@@ -24,6 +25,22 @@ F64 = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 MODES = tuple(Mode)
 SLEEP, NORMAL = Mode.SLEEP.code, Mode.NORMAL.code
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerFans:
+    """Fans that the governor switches: their container and what they draw [W]."""
+
+    container: str
+    power_w: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitSwitch:
+    """A circuit that can be opened in need and carries miners alone."""
+
+    level: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +70,12 @@ class Policy:
     min_on_s: float = 120.0  # economics only
     min_off_s: float = 30.0
     most_retries: int = 3
+    cycles_per_day: float = 0.0  # sleeps that economics may ask of one machine a day; 0 = no limit
+    pools_dead_ratio: float = 0.5  # of what hashes: without shares, nobody is woken
+    circuits: tuple[CircuitLimit, ...] = ()
+    fans: tuple[ContainerFans, ...] = ()
+    fans_off_after_s: float = 300.0
+    switches: tuple[CircuitSwitch, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +99,15 @@ class Sensed:
     polled_at_s: F64  # monotonic start of each device's last good poll; NaN before the first
     meter: MeterSample | None
     pools: Sequence[PoolReading]
+    airflow: Mapping[str, bool] | None = None  # by container: whether air is proven to move
+
+
+@dataclass(frozen=True, slots=True)
+class FanCommand:
+    """Fans of a container, on or off."""
+
+    container: str
+    on: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +156,8 @@ class Actions:
     limits: tuple[PoolCommand, ...]
     picture: Picture
     left_alone: Mapping[Reason, int]
+    fans: tuple[FanCommand, ...]
+    opened: tuple[str, ...]  # switches to open, as level:name
     moves_open: int  # devices that do not stand yet as the plan wants them
 
 
@@ -213,6 +247,10 @@ class GovernorState:
         self.proof_w = np.zeros(n)  # a reading beyond this proves the pending command
         self.retries = np.zeros(n, dtype=np.int16)
         self.believed_w = np.full(n, np.nan)
+        self.cycles_spent = np.zeros(n)  # sleeps, worn off over a day
+        self.over_since_s: float | None = None  # the meter is over the guard line
+        self.opened: dict[str, float] = {}  # switches opened, and when
+        self.cold_since_s: dict[str, float] = {}  # containers where every machine sleeps
         self.pools = [PoolMemory() for _ in inventory.pools]
         self.shed_tails: deque[tuple[float, float]] = deque()  # (until, watts): confirmed, maybe not on the meter yet
         self.ai_tails: deque[tuple[float, float]] = deque()  # the part of shed_tails that made room for AI
@@ -231,9 +269,16 @@ class GovernorState:
         self.trusted_ai_w = 0.0
         self.raised_since_w = 0.0  # increases commanded since the meter was last believed
         self.shed_since_w = 0.0  # decreases proven by devices since then
+        self._levels: tuple[tuple[CircuitLimit, ...], tuple[Level, ...]] | None = None
         self.commands_total = 0
         self.confirmed_total = 0
         self.short_total = 0
+
+    def levels(self, limits: tuple[CircuitLimit, ...]) -> tuple[Level, ...]:
+        """The site's circuits under these limits, laid out once."""
+        if self._levels is None or self._levels[0] is not limits:
+            self._levels = (limits, levels_of(self.inventory, limits))
+        return self._levels[1]
 
     @property
     def relief_factor(self) -> float:

@@ -6,12 +6,14 @@ After a write the mining daemon restarts and its port is deaf for a while.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
 
 from gridpivot.vocabulary import Mode
-from sim.miners.web import DigestGuard, WebAnswer, WebRequest
+from sim.miners.fault import WireFault
+from sim.miners.web import DigestGuard, WebAnswer, WebPort, WebRequest
 from sim.miners.wire import WireMiner, status
 
 REALM = "antMiner Configuration"
@@ -21,8 +23,36 @@ MODES = {0: Mode.NORMAL, 1: Mode.SLEEP, 2: Mode.TURBO, 3: Mode.LOW}
 _NAME = "cgminer 1.0.0"
 
 
+class PowerPage:
+    """The web server of newer models on a third port: one page, `power:<watts>`, for anybody."""
+
+    def __init__(self, miner: SimAntminer) -> None:
+        self._miner = miner
+
+    @property
+    def fault(self) -> WireFault:
+        """The machine's."""
+        return self._miner.fault
+
+    @fault.setter
+    def fault(self, fault: WireFault) -> None:
+        self._miner.fault = fault
+
+    def web(self, request: WebRequest) -> WebAnswer:
+        """`GET /miner_power`."""
+        self._miner.power_page_hits += 1
+        if request.path != "/miner_power" or not self._miner.has_power_page:
+            return WebAnswer(status=404)
+        watts = self._miner.machine.reported_power_w(self._miner.clock())
+        return WebAnswer(f"power:{watts:.0f}\n".encode(), headers=(("Content-Type", "text/plain"),))
+
+
 class SimAntminer(WireMiner):
-    """Stock firmware of an S19. `erases_pools` makes the next write lose the pools, as a careless firmware may."""
+    """Stock firmware of an S19. `erases_pools` makes the next write lose the pools, as a careless firmware may.
+
+    A newer model (`newer_model`) says its watts on a page of its own, on the port given as `aux_port`, and knows the
+    newer stats alone. `trouble` are items of the web summary in the firmware's words: (type, message).
+    """
 
     family = "antminer"
     factory_password = "root"  # noqa: S105 public knowledge
@@ -33,6 +63,11 @@ class SimAntminer(WireMiner):
         self.writes = 0
         self.erases_pools = False
         self.malformed_stats = False
+        self.newer_model = False
+        self.has_power_page = True
+        self.power_page_hits = 0
+        self.trouble: list[tuple[str, str]] = []
+        self.serial = ""
         self.conf: dict[str, Any] = {
             "pools": [
                 {"url": "stratum+tcp://pool.example:3333", "user": "site.worker", "pass": "x"},
@@ -52,6 +87,12 @@ class SimAntminer(WireMiner):
         self._deaf_until_s = float("-inf")
         self._guard = DigestGuard(REALM, self.username, self.password)
 
+    async def start_aux(self, loop: asyncio.AbstractEventLoop, aux_port: int) -> None:
+        """The power page of newer models."""
+        if self.newer_model:
+            page = PowerPage(self)
+            self.aux_port = await self._listen(lambda: WebPort(page), aux_port)
+
     # -- cgminer port ----------------------------------------------------------------------------------------------
 
     def answer(self, request: dict[str, Any]) -> bytes | None:
@@ -65,6 +106,8 @@ class SimAntminer(WireMiner):
             return orjson.dumps({"STATUS": status(14, "Invalid command", "E", _NAME), "id": 1})
         if command == "stats" and request.get("new_api"):
             return orjson.dumps(self._modern_stats())
+        if command == "stats" and self.newer_model:
+            return orjson.dumps({"STATUS": status(70, "CGMiner stats", "S", _NAME), "STATS": [{}], "id": 1})
         reply = orjson.dumps(read())
         if command == "stats" and self.malformed_stats:
             return reply.replace(b"},{", b"}{")
@@ -120,6 +163,7 @@ class SimAntminer(WireMiner):
             for n in range(3)
         ]
         row = {"elapsed": self.machine.uptime_s(now_s), "rate_5s": gigahash, "rate_avg": gigahash, "chain": chains}
+        row["fan"] = [5880, 5890, 5870, 5880]
         return {"STATUS": status(70, "CGMiner stats", "S", _NAME), "STATS": [row], "id": 1}
 
     def _read_pools(self) -> dict[str, Any]:
@@ -151,7 +195,7 @@ class SimAntminer(WireMiner):
             "macaddr": self.mac,
             "hostname": "Antminer",
             "ipaddress": self.host,
-            "serinum": "",
+            "serinum": self.serial,
             "firmware_type": "Release",
         }
 
@@ -166,7 +210,18 @@ class SimAntminer(WireMiner):
         gigahash = round(self.machine.hashrate_hs(now_s) / 1e9, 2)
         info = {"miner_version": "49.0.1.3", "CompileTime": COMPILED, "type": self.kind.model}
         row = {"elapsed": self.machine.uptime_s(now_s), "rate_5s": gigahash, "rate_avg": gigahash, "rate_unit": "GH/s"}
-        return {"STATUS": {"STATUS": "S", "Msg": "summary"}, "INFO": info, "SUMMARY": [{**row, "status": []}]}
+        return {
+            "STATUS": {"STATUS": "S", "Msg": "summary"},
+            "INFO": info,
+            "SUMMARY": [{**row, "status": self._items()}],
+        }
+
+    def _items(self) -> list[dict[str, Any]]:
+        troubled = dict(self.trouble)
+        return [
+            {"type": kind, "status": "e" if kind in troubled else "s", "code": 0, "msg": troubled.get(kind, "")}
+            for kind in ("rate", "network", "fans", "temp")
+        ]
 
     def _write(self, body: bytes) -> dict[str, Any]:
         try:

@@ -6,17 +6,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import orjson
-
 from agent.asic.family import Login
 from agent.asic.inventory import AsicInventory, build_inventory
-from agent.asic.inventory_file import ClassEntry, DeviceRow, InventoryFile, write_devices
+from agent.asic.inventory_file import ClassEntry, DeviceRow, InventoryFile, write_devices, write_header
 from agent.asic.transport import Endpoint
 from gridpivot.curves import AiPool, MinerClass
 from gridpivot.vocabulary import Mode
 from sim.miners.antminer import SimAntminer
 from sim.miners.luxos import PROFILES, SimLuxOs
 from sim.miners.machine import Machine
+from sim.miners.swarm import Swarm
 from sim.miners.whatsminer import SimWhatsminer
 from sim.miners.wire import WireMiner
 
@@ -52,6 +51,7 @@ class WireMiners:
         speed: float = 1.0,
         feeders: Sequence[str] = ("A", "B"),
         clock: Callable[[], float] = time.monotonic,
+        shared_ports: bool = False,
     ) -> None:
         self.feeders = tuple(feeders)
         self.clock = clock
@@ -69,6 +69,7 @@ class WireMiners:
             )
             for number, name in enumerate(names)
         ]
+        self._swarm = Swarm(self.miners) if shared_ports else None
 
     async def __aenter__(self) -> WireMiners:
         await self.start()
@@ -78,12 +79,17 @@ class WireMiners:
         await self.stop()
 
     async def start(self) -> None:
-        """Every miner on free ports of 127.0.0.1."""
+        """Every miner on free ports of 127.0.0.1, or on an address of its own behind two shared ports."""
+        if self._swarm is not None:
+            await self._swarm.start()
+            return
         for miner in self.miners:
             await miner.start()
 
     async def stop(self) -> None:
         """Close every port."""
+        if self._swarm is not None:
+            await self._swarm.stop()
         for miner in self.miners:
             await miner.stop()
 
@@ -105,12 +111,8 @@ class WireMiners:
 
     def write_inventory(self, directory: Path) -> Path:
         """Write `inventory.toml` and `miners.csv`; returns the path of the first."""
-        lines = ['devices = "miners.csv"', f"feeders = {orjson.dumps(self.feeders).decode()}"]
-        for name, entry in CLASSES.items():
-            lines += ["", f'[class."{name}"]']
-            lines += [f'{key} = "{value}"' for key, value in entry.model_dump(exclude_none=True).items()]
         path = directory / "inventory.toml"
-        path.write_text("\n".join([*lines, ""]), encoding="utf-8")
+        write_header(path, "miners.csv", self.feeders, CLASSES, {})
         write_devices(directory / "miners.csv", self.rows())
         return path
 

@@ -42,6 +42,7 @@ class SimWhatsminer(WireMiner):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.tokens_given = 0
+        self.errors: list[dict[str, str]] = []
         self._grant: _Grant | None = None
         self._salt = secrets.token_hex(4)
         self._percent = 0
@@ -114,7 +115,7 @@ class SimWhatsminer(WireMiner):
         return _coded(131, {"fan_speed": "6000", "model": "P222B", "name": "P222B", "sw_version": "230208.220429"})
 
     def _read_get_error_code(self) -> dict[str, Any]:
-        return _coded(131, {"error_code": []})
+        return _coded(131, {"error_code": self.errors})
 
     def _read_devdetails(self) -> dict[str, Any]:
         model = self.kind.model.removeprefix("Whatsminer ")

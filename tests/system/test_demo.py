@@ -42,7 +42,7 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
 
 def small_demo(started: list[subprocess.Popen[str]], *options: str) -> subprocess.Popen[str]:
     process = subprocess.Popen(
-        [*DEMO, "--sites", "3", "--devices-per-site", "400", "--wire-miners", "40", "--hosts", "2", *options],
+        [*DEMO, "--sites", "3", "--devices-per-site", "400", "--wire-site", "40", "--hosts", "2", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

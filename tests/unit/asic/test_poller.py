@@ -78,7 +78,8 @@ async def test_all_families_fill_the_table_and_only_stock_antminers_lack_watts(u
         assert np.isfinite(table["hashrate_hs"]).all() and np.isfinite(site.polled_at_s).all()
         assert (table["age_s"] < 5).all()
         await until(lambda: (site.look()["mode"] == Mode.NORMAL.code).all())
-        assert site.poller.facts(0)[0] == fleet.miners[0].kind.model
+        facts = site.poller.facts(0)
+        assert facts is not None and facts.model == fleet.miners[0].kind.model
 
 
 async def test_the_governors_column_is_left_alone(until: Until) -> None:

@@ -90,8 +90,8 @@ def test_normalised_form_is_json_with_units_and_null_for_unknown(recorded: Recor
     assert shown["power_w"] is None and shown["state"] == "hashing"
 
 
-def test_reply_of_no_known_family_is_refused_with_what_to_do(recorded: Recorded) -> None:
+def test_reply_of_no_known_family_is_refused_with_what_to_do() -> None:
     with pytest.raises(BadReply, match="--family"):
-        decode(recorded("asic-rs/auradine/v1/mode.json"))
+        decode(b'{"hello":"miner"}')
     with pytest.raises(BadReply, match="known: luxos, whatsminer"):
         decode(b'{"SUMMARY":[{}]}', "toaster")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.asic.discovery import Finding
+from agent.asic.probing import Finding
 from agent.asic.rediscovery import Known, Placed, compare
 from agent.asic.transport import Endpoint
 from gridpivot.vocabulary import EventKind
@@ -97,7 +97,7 @@ def test_a_new_device_is_found_once() -> None:
 
 
 def test_an_answer_that_is_no_miner_is_no_event() -> None:
-    assert compare([], [Finding(HOSTS[3], open_ports=(80,))], Known()).events == ()
+    assert compare([], [Finding(HOSTS[3])], Known()).events == ()
 
 
 def test_without_a_mac_to_compare_the_benefit_of_the_doubt_is_given() -> None:

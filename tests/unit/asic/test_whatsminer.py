@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.asic.belief import Expected, believe
 from agent.asic.family import ApiRequest, Dialogue, Login, Memory, Outcome, Token
-from agent.asic.md5crypt import md5crypt_digest
+from agent.asic.md5crypt import md5crypt_digest, md5crypt_slowly
 from agent.asic.whatsminer import Whatsminer, decrypt, derive_token, encrypt
 from gridpivot.errors import BadReply
 from gridpivot.vocabulary import DeviceState, Mode, Reason
@@ -33,6 +33,7 @@ TOKEN = {"STATUS": "S", "Code": 131, "Msg": {"time": "1234", "salt": "BQ5hoXV9",
 )
 def test_md5crypt_equals_known_vectors(password: str, salt: str, digest: str) -> None:
     assert md5crypt_digest(password, salt) == digest
+    assert md5crypt_slowly(password, salt) == digest
 
 
 @given(st.dictionaries(st.text(max_size=12), st.text(max_size=30), max_size=5), st.text(min_size=1, max_size=22))

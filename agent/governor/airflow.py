@@ -1,0 +1,68 @@
+"""Air before heat, and heat gone before the fans: what a container's fans are told. Pure.
+
+A container is managed when its fans are declared; others are taken to breathe by themselves. Fans start before the
+first wake and stop only when every machine inside has been seen asleep for a while: a silent machine may be hashing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from agent.backends import RowArray
+from agent.governor.state import SLEEP, BoolArray, FanCommand, GovernorState, Policy, Sensed
+from gridpivot.vocabulary import DeviceState, Mode
+
+_SLEEPING = DeviceState.SLEEPING.code
+
+
+@dataclass(frozen=True, slots=True)
+class Air:
+    """`still`: rows whose container's fans are not proven to run. `fans`: what to tell them. `rise_w`: what that adds."""
+
+    still: BoolArray
+    fans: tuple[FanCommand, ...]
+    rise_w: float
+
+
+def breathe(
+    state: GovernorState,
+    sensed: Sensed,
+    silent: BoolArray,
+    wanted: tuple[tuple[RowArray, Mode], ...],
+    room_w: float,
+    policy: Policy,
+    now_s: float,
+) -> Air:
+    """Fans for what runs and for what is wanted awake, as far as `room_w` carries them; off behind the last heat."""
+    still = np.zeros(len(state.desired), dtype=bool)
+    if not policy.fans:
+        return Air(still, (), 0.0)
+    place = next((g for g in state.inventory.groupings if g.level == "container"), None)
+    if place is None:
+        return Air(still, (), 0.0)
+    wants = np.zeros(len(state.desired), dtype=bool)
+    for rows, _ in wanted:
+        wants[rows] = True
+    asleep = (state.desired == SLEEP) & (sensed.table["state"] == _SLEEPING) & ~silent & (state.pending == 0)
+    commands: list[FanCommand] = []
+    rise_w = 0.0
+    for fan in policy.fans:
+        if fan.container not in place.names:
+            continue
+        inside = place.index == place.names.index(fan.container)
+        runs = sensed.airflow.get(fan.container) if sensed.airflow is not None else None
+        if runs is not True:
+            still |= inside
+        hot = bool((inside & ~asleep).any())
+        if hot or bool((inside & wants).any()):
+            state.cold_since_s.pop(fan.container, None)
+            if runs is not True and (hot or fan.power_w <= room_w - rise_w):
+                commands.append(FanCommand(fan.container, True))
+                rise_w += fan.power_w
+            continue
+        since_s = state.cold_since_s.setdefault(fan.container, now_s)
+        if runs is not False and now_s - since_s >= policy.fans_off_after_s:
+            commands.append(FanCommand(fan.container, False))
+    return Air(still, tuple(commands), rise_w)
