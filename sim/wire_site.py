@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from sim.fleet import SiteSpec
 from sim.lines import hear, own_use, say
 from sim.meter import ENERGY_ADDRESS, POWER_ADDRESS, MeterFault, SimMeter
-from sim.miners.fleet import WireMiners
+from sim.miners.fleet import EVERY_FAMILY, WireMiners
 from sim.referee import Referee
 from sim.scenario import LOW, SiteStory
 from sim.staging import secret
@@ -91,7 +91,7 @@ async def play(wire: WireSpec) -> None:
         from sim.gpus import SimGpus
 
         gpus = SimGpus.open(place, wire.gpus)
-    async with WireMiners(wire.miners, seed=wire.spec.seed, speed=wire.speed, shared_ports=True) as miners:
+    async with WireMiners(wire.miners, EVERY_FAMILY, seed=wire.spec.seed, speed=wire.speed, shared_ports=True) as miners:
         site = WireSite(wire, miners, gpus)
         if gpus is not None:
             gpus.set_demand(LOW)

@@ -119,7 +119,10 @@ class ApiRequest:
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """One request to the device's web server. An empty 2xx body parses as {}; `plain_text` is handed back as str."""
+    """One request to the device's web server. An empty 2xx body parses as {}; `plain_text` is handed back as str.
+
+    With `header` (lower case) that header of a 2xx answer is handed back in place of the body, empty when absent.
+    """
 
     name: str
     method: str
@@ -130,11 +133,15 @@ class HttpRequest:
     port: Port = Port.WEB
     plain_text: bool = False
     optional: bool = False
+    header: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class GrpcRequest:
-    """One unary gRPC call without TLS: `method` is the full path, `body` a serialised message; the reply is bytes."""
+    """One unary gRPC call without TLS: `method` is the full path, `body` a serialised message; the reply is bytes.
+
+    With `header` the reply is that entry of the server's initial metadata, empty when absent.
+    """
 
     name: str
     method: str
@@ -142,6 +149,7 @@ class GrpcRequest:
     metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     port: Port = Port.AUX
     optional: bool = False
+    header: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +200,8 @@ class Memory:
     """What has been learned about one device and outlives a poll: quirks, a token, slow facts. Owned by the poller.
 
     `mode_power_w` is the class's curve [W by mode]: families with watt targets or presets aim at it, nearest at or
-    below. `refused` holds names of optional requests that the device does not know.
+    below. `refused` holds names of optional requests that the device does not know. `dialect` is which of its family's
+    APIs the device speaks (Braiins), believed until the monotonic time `dialect_until_s`.
     """
 
     profiles: Profiles = Profiles()
@@ -200,6 +209,8 @@ class Memory:
     refuses_joined: bool = False
     needs_new_api: bool = False
     token: Token | None = None
+    dialect: str = ""
+    dialect_until_s: float = 0.0
     refused: set[str] = field(default_factory=set)
     slow_replies: dict[str, Any] = field(default_factory=dict)
     slow_missed: Reason = Reason.NONE  # why slow facts could not be had, when it is a matter of credentials

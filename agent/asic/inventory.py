@@ -108,8 +108,8 @@ def _miner_class(name: str, entry: ClassEntry, source: Path | None) -> MinerClas
         )
     modes = list(capabilities.modes())
     if entry.family == "luxos":
-        offered = {Mode.LOW: entry.low_profile, Mode.TURBO: entry.turbo_profile}
-        modes = [mode for mode in modes if offered.get(mode, "always") is not None]
+        # Low is found by its watts where no profile is named; overclocking is the owner's decision, made by naming it.
+        modes = [mode for mode in modes if mode is not Mode.TURBO or entry.turbo_profile is not None]
     nameplate = None
     if entry.hashrate_th_per_s is not None and entry.power_w is not None:
         nameplate = (entry.hashrate_th_per_s, entry.power_w)

@@ -8,14 +8,20 @@ from types import MappingProxyType
 from agent.asic.antminer import Antminer
 from agent.asic.auradine import Auradine
 from agent.asic.avalon import Avalon
+from agent.asic.braiins import Braiins
+from agent.asic.epic import Epic
 from agent.asic.family import Capabilities, Family
 from agent.asic.luxos import LuxOs
 from agent.asic.other import Other
+from agent.asic.vnish import VNish
 from agent.asic.whatsminer import Whatsminer
 from agent.asic.whatsminer_v3 import WhatsminerV3
 
 _ALL: tuple[Family, ...] = (
     LuxOs(),
+    Braiins(),
+    VNish(),
+    Epic(),
     WhatsminerV3(),
     Whatsminer(),
     Auradine(),

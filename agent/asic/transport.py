@@ -79,7 +79,7 @@ async def fetch(endpoint: Endpoint, request: HttpRequest, login: Login | None, d
         raise DeviceUnreachable(Reason.UNSUPPORTED, f"{endpoint.host}: {request.path} answered HTTP {answer.status}")
     if not 200 <= answer.status < 300:
         raise DeviceUnreachable(Reason.GARBLED, f"{endpoint.host}: {request.path} answered HTTP {answer.status}")
-    return answer.body
+    return answer.headers.get(request.header, "").encode("latin-1") if request.header else answer.body
 
 
 async def _round(
@@ -109,7 +109,12 @@ async def call(endpoint: Endpoint, request: GrpcRequest, deadline_s: float) -> b
         # No serialisers: bytes in, bytes out.
         unary: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(request.method)
         try:
-            reply: bytes = await unary(request.body, timeout=deadline_s, metadata=request.metadata)
+            going = unary(request.body, timeout=deadline_s, metadata=request.metadata)
+            reply: bytes = await going
+            if request.header:
+                reply = str(
+                    grpc.aio.Metadata.from_tuple(tuple(await going.initial_metadata())).get(request.header, "")
+                ).encode()
         except grpc.aio.AioRpcError as error:
             word = words.get(error.code(), Reason.GARBLED)
             raise DeviceUnreachable(word, f"{where}: {error.code().name.lower()} {error.details() or ''}") from None

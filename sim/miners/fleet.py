@@ -1,4 +1,4 @@
-"""A few hundred wire-level miners of three firmware families in one event loop, and the inventory that finds them."""
+"""Wire-level miners of every firmware family in one event loop, and the inventory that finds them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,21 @@ from pathlib import Path
 from agent.asic.family import Login
 from agent.asic.inventory import AsicInventory, build_inventory
 from agent.asic.inventory_file import ClassEntry, DeviceRow, InventoryFile, write_devices, write_header
+from agent.asic.registry import FAMILIES
 from agent.asic.transport import Endpoint
 from gridpivot.curves import AiPool, MinerClass
 from gridpivot.vocabulary import Mode
 from sim.miners.antminer import SimAntminer
+from sim.miners.auradine import SimAuradine
+from sim.miners.avalon import SimAvalon
+from sim.miners.braiins import SimBraiins2511
+from sim.miners.epic import SimEpic
 from sim.miners.luxos import PROFILES, SimLuxOs
 from sim.miners.machine import Machine
 from sim.miners.swarm import Swarm
+from sim.miners.vnish import SimVNish
 from sim.miners.whatsminer import SimWhatsminer
+from sim.miners.whatsminer_v3 import SimWhatsminerV3
 from sim.miners.wire import WireMiner
 
 # Class name -> entry; the families' own times apply.
@@ -30,12 +37,25 @@ CLASSES: Mapping[str, ClassEntry] = {
         turbo_profile=PROFILES[Mode.TURBO],
     ),
     "s19pro-stock": ClassEntry(family="antminer", model="Antminer S19 Pro"),
+    "m50-whatsminer-v3": ClassEntry(family="whatsminer_v3", model="Whatsminer M50"),
+    "s19jpro-braiins": ClassEntry(family="braiins", model="Antminer S19j Pro"),
+    "s19xp-vnish": ClassEntry(family="vnish", model="Antminer S19 XP"),
+    "s21pro-epic": ClassEntry(family="epic", model="Antminer S21 Pro"),
+    "a1366-avalon": ClassEntry(family="avalon", model="Avalon A1366", hashrate_th_per_s=130.0, power_w=3250.0),
+    "at2880-auradine": ClassEntry(family="auradine", model="Auradine AT2880", hashrate_th_per_s=200.0, power_w=3400.0),
 }
 DEFAULT_MIX: Mapping[str, float] = {"m60-whatsminer": 0.4, "s21-luxos": 0.4, "s19pro-stock": 0.2}
+EVERY_FAMILY: Mapping[str, float] = {name: 0.3 if name in ("m60-whatsminer", "s21-luxos") else 0.05 for name in CLASSES}
 _MAKERS: Mapping[str, type[WireMiner]] = {
     "whatsminer": SimWhatsminer,
     "luxos": SimLuxOs,
     "antminer": SimAntminer,
+    "whatsminer_v3": SimWhatsminerV3,
+    "braiins": SimBraiins2511,
+    "vnish": SimVNish,
+    "epic": SimEpic,
+    "avalon": SimAvalon,
+    "auradine": SimAuradine,
 }
 
 
@@ -56,7 +76,7 @@ class WireMiners:
         self.feeders = tuple(feeders)
         self.clock = clock
         self.header = InventoryFile.model_validate(
-            {"devices": "miners.csv", "feeders": self.feeders, "class": dict(CLASSES)}
+            {"devices": "miners.csv", "feeders": self.feeders, "class": {name: CLASSES[name] for name in mix}}
         )
         self.classes: tuple[MinerClass, ...] = build_inventory(self.header, ()).site.classes
         kinds = {kind.name: kind for kind in self.classes}
@@ -97,7 +117,7 @@ class WireMiners:
         """The inventory's device rows; only after start(), since ports are taken there."""
         return [
             DeviceRow(
-                Endpoint(miner.host, miner.api_port, miner.http_port),
+                Endpoint(miner.host, miner.api_port, miner.http_port, miner.aux_port),
                 miner.kind.name,
                 self.feeders[number % len(self.feeders)],
                 miner.mac,
@@ -112,15 +132,16 @@ class WireMiners:
     def write_inventory(self, directory: Path) -> Path:
         """Write `inventory.toml` and `miners.csv`; returns the path of the first."""
         path = directory / "inventory.toml"
-        write_header(path, "miners.csv", self.feeders, CLASSES, {})
+        write_header(path, "miners.csv", self.feeders, self.header.classes, {})
         write_devices(directory / "miners.csv", self.rows())
         return path
 
     def logins(self) -> Mapping[str, Login]:
         """Credentials that the simulated machines accept."""
+        families = {miner.family: miner for miner in self.miners}
+        known = {name: FAMILIES[name].factory_login for name in families}
         return {
-            "whatsminer": Login("super", SimWhatsminer.factory_password),
-            "antminer": Login("root", SimAntminer.factory_password),
+            name: Login(login.username, families[name].password) for name, login in known.items() if login is not None
         }
 
     def true_power_w(self, now_s: float | None = None) -> float:

@@ -25,12 +25,18 @@ class SimLuxOs(WireMiner):
         self._session = ""
         self._session_ends_s = 0.0
         self._atm = True
+        self.events: list[dict[str, Any]] = []
         self._profile = PROFILES[Mode.NORMAL]
 
     @property
     def session_open(self) -> bool:
         """Whether somebody is logged on."""
         return bool(self._session) and self._session_ends_s > self.clock()
+
+    @property
+    def atm_enabled(self) -> bool:
+        """Whether thermal management governs the profile."""
+        return self._atm
 
     def open_foreign_session(self) -> None:
         """Somebody else logs on and stays."""
@@ -111,6 +117,7 @@ class SimLuxOs(WireMiner):
             "Hostname": "sim",
             "IPAddr": self.host,
             "Profile": self._profile,
+            "SerialNumber": f"SIM{self.mac.replace(':', '')}",
             "SystemStatus": "Normal",
             "NameplateTHS": self.kind.modes[Mode.NORMAL].hashrate_hs / 1e12,
         }
@@ -125,11 +132,26 @@ class SimLuxOs(WireMiner):
                 "Step": str(step),
                 "Frequency": 500,
                 "Voltage": 12.0,
+                "IsTuned": True,
+                "IsDynamic": True,
             }
             for step, (mode, name) in enumerate(PROFILES.items(), start=-1)
             if mode in self.kind.modes
         ]
         return self._said(326, "Profiles", PROFILES=rows)
+
+    def _do_groups(self) -> dict[str, Any]:
+        return self._said(319, "Group info", GROUPS=[{"GROUP": 0, "Name": "default", "Quota": 1}])
+
+    def _do_tempctrl(self) -> dict[str, Any]:
+        row = {"Mode": "Automatic", "Target": 60.0, "Hot": 75.0, "Dangerous": 85.0}
+        return self._said(205, "Temperature control", TEMPCTRL=[row])
+
+    def _do_events(self) -> dict[str, Any]:
+        return self._said(357, "Miner Events", EVENTS=self.events)
+
+    def _do_atm(self) -> dict[str, Any]:
+        return self._said(339, "ATM configuration values", ATM=[{"Enabled": self._atm}])
 
     def _do_devs(self) -> dict[str, Any]:
         share = round(self.machine.hashrate_hs(self.clock()) / 3e6, 2)
@@ -200,4 +222,4 @@ class SimLuxOs(WireMiner):
         self._profile = name
         if self.machine.mode is not Mode.SLEEP:
             self.machine.command(mode, self.clock())
-        return self._said(328, "Profile set")
+        return self._said(328, "Profile set", PROFILE=[{"Board": -1, "Profile": name}])
