@@ -91,7 +91,9 @@ async def play(wire: WireSpec) -> None:
         from sim.gpus import SimGpus
 
         gpus = SimGpus.open(place, wire.gpus)
-    async with WireMiners(wire.miners, EVERY_FAMILY, seed=wire.spec.seed, speed=wire.speed, shared_ports=True) as miners:
+    async with WireMiners(
+        wire.miners, EVERY_FAMILY, seed=wire.spec.seed, speed=wire.speed, shared_ports=True
+    ) as miners:
         site = WireSite(wire, miners, gpus)
         if gpus is not None:
             gpus.set_demand(LOW)

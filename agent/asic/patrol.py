@@ -79,7 +79,7 @@ async def follow_credentials(settings: AsicSettings, poller: AsicPoller) -> None
     """Take a changed credentials file into use until cancelled; one that cannot be read changes nothing."""
     path = settings.credentials_file
     assert path is not None  # the service follows no file that settings do not name
-    stamp = await asyncio.to_thread(_stamp, path)
+    stamp = _stamp(path)  # before anything else: a change from here on is noticed
     while True:
         await asyncio.sleep(CREDENTIALS_LOOK_S)
         now = await asyncio.to_thread(_stamp, path)

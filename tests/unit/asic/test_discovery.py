@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from agent.asic.catalog import Catalogue, catalogue
 from agent.asic.family import Login
@@ -250,6 +251,64 @@ async def test_locks_are_in_force_before_the_first_command_and_followed_within_t
             set_locks(tmp_path, [feeder], "ana", 2.0)
             await until(lambda: bool(poller._locked.any()), deadline_s=2.0)
             assert said == [EventKind.LOCK_CLEARED, EventKind.LOCK_SET]
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_silent_device_brings_the_next_look_forward_once(until: Until) -> None:
+    async with WireMiners(2, {"s21-luxos": 1}) as fleet:
+        settings = AsicSettings.model_validate(
+            {"beat_s": 0.2, "deadline_s": 0.3, "discovery": {"ranges": ["127.20.6.0/30"]}}
+        )
+        poller = AsicPoller(fleet.inventory(), settings, {})
+        patrol = Patrol(settings, poller, SystemClock())
+        task = asyncio.create_task(poller.run())
+        try:
+            await until(lambda: patrol_sees(patrol, 0) and patrol_sees(patrol, 1))
+            assert [patrol._wants_look() for _ in range(4)] == [False] * 4
+            fleet.miners[0].fault = WireFault.SILENT
+            await until(lambda: not patrol_sees(patrol, 0))
+            assert [patrol._wants_look() for _ in range(3)] == [False, False, True]
+            patrol._looked_for |= patrol._glances >= 3
+            assert not patrol._wants_look()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_changed_credentials_file_is_taken_and_a_bad_one_left_aside(
+    tmp_path: Path, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agent.asic import patrol
+
+    monkeypatch.setattr(patrol, "CREDENTIALS_LOOK_S", 0.02)
+    path = tmp_path / "credentials.toml"
+
+    def write(text: str) -> None:
+        path.write_text(text)
+        path.chmod(0o600)
+
+    write('[[site]]\nusername = "root"\npassword = "one"\n')
+    settings = AsicSettings.model_validate({"credentials_file": path})
+    async with WireMiners(1) as fleet:
+        poller = AsicPoller(fleet.inventory(), settings, settings.keyring())
+
+        def passwords() -> list[str]:
+            return [login.password for login in poller.keyring.candidates("antminer", "")]
+
+        task = asyncio.create_task(patrol.follow_credentials(settings, poller))
+        try:
+            await asyncio.sleep(0)
+            write('[[site]]\nusername = "root"\npassword = "twotwo"\n')
+            await until(lambda: passwords() == ["twotwo"])
+            generation = poller.keyring.generation
+            with capture_logs() as said:
+                write("[[site]\n")
+                await until(lambda: any(entry["log_level"] == "error" for entry in said))
+            assert passwords() == ["twotwo"] and poller.keyring.generation == generation
+            write('[[site]]\nusername = "root"\npassword = "three3"\n')
+            await until(lambda: passwords() == ["three3"])
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
