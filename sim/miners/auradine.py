@@ -106,7 +106,7 @@ class SimAuradine(WireMiner):
             "Priority": 0,
             "Status": "Alive" if alive else "Dead",
             "Stratum Active": alive,
-            "URL": "stratum+tcp://pool.example:3333",
+            "URL": self.machine.pool_url,
             "User": "site.worker",
             "Accepted": self.machine.accepted_shares(self.clock()),
             "Rejected": 0,

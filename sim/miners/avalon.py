@@ -120,7 +120,7 @@ class SimAvalon(WireMiner):
         alive = self.machine.pool_alive
         row = {
             "POOL": 0,
-            "URL": "stratum+tcp://pool.example:3333",
+            "URL": self.machine.pool_url,
             "Status": "Alive" if alive else "Dead",
             "User": "site.worker",
             "Accepted": self.machine.accepted_shares(self.clock()),

@@ -18,7 +18,6 @@ from sim.miners.braiins_grpc import BraiinsGrpc
 from sim.miners.web import WebAnswer, WebRequest
 from sim.miners.wire import WireMiner, status
 
-POOL = "stratum+tcp://pool.example:3333"
 FAN_RPM = 5880
 _HASHING = (Mode.LOW, Mode.NORMAL, Mode.TURBO)
 
@@ -212,7 +211,13 @@ class SimBraiins(WireMiner):
             "temperatures": [{"name": "Board", "degreesC": hot - 10}, {"name": "Chip", "degreesC": hot}],
         }
         shares = {"acceptedSolutions": machine.accepted_shares(now_s), "rejectedSolutions": 0}
-        pool = {"url": POOL, "user": "site.worker", "status": "ALIVE", "active": machine.pool_alive, "shares": shares}
+        pool = {
+            "url": machine.pool_url,
+            "user": "site.worker",
+            "status": "ALIVE",
+            "active": machine.pool_alive,
+            "shares": shares,
+        }
         return {
             "modelName": f"Bitmain {self.kind.model}",
             "fans": [{"name": str(n), "speed": 100, "rpm": FAN_RPM} for n in range(4)],
@@ -331,7 +336,15 @@ class SimBraiins2511(SimBraiins):
 
     def _get_pools(self) -> list[Any]:
         stats = {"accepted_shares": self.machine.accepted_shares(self.clock()), "rejected_shares": 0}
-        pool = {"active": True, "alive": True, "enabled": True, "stats": stats, "uid": "p", "url": POOL, "user": "u.w"}
+        pool = {
+            "active": True,
+            "alive": True,
+            "enabled": True,
+            "stats": stats,
+            "uid": "p",
+            "url": self.machine.pool_url,
+            "user": "u.w",
+        }
         return [{"name": "group", "pools": [pool], "strategy": {"quota": {"value": 1}}, "uid": "0"}]
 
     def _get_miner_errors(self) -> dict[str, Any]:

@@ -172,7 +172,7 @@ class SimLuxOs(WireMiner):
         row = {
             "POOL": 0,
             "GROUP": 0,
-            "URL": "stratum+tcp://pool.example:3333",
+            "URL": self.machine.pool_url,
             "User": "site.worker",
             "Status": "Alive" if alive else "Dead",
             "Stratum Active": alive,

@@ -17,6 +17,10 @@ BOOT_SHARE = 0.4  # of the wake time with no hashing
 OVERSHOOT, OVERSHOOT_SHARE = 1.08, 0.15  # of normal power, for the last part of the wake time
 BOOT_POWER_W = 180.0  # control board, fans and PSU while booting
 PEAK_SHARE_AT = BOOT_SHARE + (1 - BOOT_SHARE) * 0.6
+POOLS = ("stratum+tcp://pool.example:3333", "stratum+tcp://backup.example:3333")
+FAILOVER_S = 30.0  # without a share, before a machine tries its next pool
+IDLE_AFTER_S = 60.0  # without any pool, before the boards run out of work
+IDLE_SHARE = 0.35  # of the level's power that is still drawn then
 SHARE_DIFFICULTY = 2.0**18 * 2.0**32  # hashes behind one accepted share of the simulated pool
 
 
@@ -36,7 +40,9 @@ class Machine:
         random_ = random.Random(seed)
         self.kind = kind
         self.mode = Mode.NORMAL
-        self.pool_alive = True
+        self.pools_up = [True, True]
+        self._pool = 0
+        self._unpaid_since_s: float | None = None
         spread = random_.uniform(0.97, 1.03)
         self._points = {
             mode: ModePoint(point.power_w * (spread if mode is not Mode.SLEEP else 1.0), point.hashrate_hs)
@@ -84,14 +90,47 @@ class Machine:
         self._changed_s = now_s
         self.mode = mode
 
+    @property
+    def pool_alive(self) -> bool:
+        """Whether the pool in use takes shares."""
+        return self.pools_up[self._pool]
+
+    @pool_alive.setter
+    def pool_alive(self, alive: bool) -> None:
+        """Every pool at once."""
+        self.pools_up = [alive, alive]
+
+    @property
+    def pool_url(self) -> str:
+        """The pool in use."""
+        return POOLS[self._pool]
+
     def advance(self, now_s: float) -> None:
-        """Let shares accrue up to `now_s`."""
-        if self.pool_alive and now_s > self._now_s:
+        """Let shares accrue up to `now_s`, and change over to a pool that lives."""
+        if now_s <= self._now_s:
+            return
+        if self.pool_alive:
+            self._unpaid_since_s = None
             self._shares += self.hashrate_hs(now_s) * (now_s - self._now_s) / SHARE_DIFFICULTY
-        self._now_s = max(self._now_s, now_s)
+        elif self._unpaid_since_s is None:
+            self._unpaid_since_s = now_s
+        elif now_s - self._unpaid_since_s >= FAILOVER_S and any(self.pools_up):
+            self._pool, self._unpaid_since_s = self.pools_up.index(True), None
+        self._now_s = now_s
+
+    def _idles(self, now_s: float) -> bool:
+        """No pool for so long that the boards have no work; they are back the moment that one lives."""
+        lost_s = self._unpaid_since_s
+        return lost_s is not None and not any(self.pools_up) and now_s - lost_s >= IDLE_AFTER_S
 
     def true_power_w(self, now_s: float) -> float:
         """Power at the wall [W]."""
+        if self._unpaid_since_s is not None or not self.pool_alive:
+            self.advance(now_s)
+        share = IDLE_SHARE if self.mode is not Mode.SLEEP and self._idles(now_s) else 1.0
+        return share * self._worked_power_w(now_s)
+
+    def _worked_power_w(self, now_s: float) -> float:
         target = self._points[self.mode]
         since_s = now_s - self._changed_s
         if not self._booting:
@@ -107,6 +146,8 @@ class Machine:
 
     def hashrate_hs(self, now_s: float) -> float:
         """Hashes per second."""
+        if self._idles(now_s):
+            return 0.0
         target = self._points[self.mode]
         since_s = now_s - self._changed_s
         if not self._booting:

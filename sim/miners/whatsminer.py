@@ -135,7 +135,7 @@ class SimWhatsminer(WireMiner):
         alive = self.machine.pool_alive
         row = {
             "POOL": 1,
-            "URL": "stratum+tcp://pool.example:3333",
+            "URL": self.machine.pool_url,
             "User": "site.worker",
             "Status": "Alive" if alive else "Dead",
             "Stratum Active": alive,

@@ -176,7 +176,7 @@ class SimWhatsminerV3(WireMiner):
 
     def _pools(self) -> list[dict[str, Any]]:
         alive = self.machine.pool_alive
-        row = {"account": "site.worker", "pool-priority": 0, "url": "stratum+tcp://pool.example:3333"}
+        row = {"account": "site.worker", "pool-priority": 0, "url": self.machine.pool_url}
         return [{**row, "status": "alive" if alive else "dead", "stratum-active": alive}]
 
     def _edevs(self) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gridpivot.curves import miner_class
 from gridpivot.vocabulary import Mode
-from sim.miners.machine import OVERSHOOT, Machine
+from sim.miners.machine import FAILOVER_S, IDLE_AFTER_S, IDLE_SHARE, OVERSHOOT, POOLS, Machine
 
 pytestmark = pytest.mark.unit
 KIND = miner_class("s21", "luxos", "Antminer S21", shed_s=5, wake_s=300)
@@ -70,6 +70,29 @@ def test_shares_stop_growing_when_the_pool_is_dead() -> None:
     machine.pool_alive = False
     stuck = machine.accepted_shares(401.0)
     assert machine.accepted_shares(1000.0) == stuck
+
+
+def test_a_dead_pool_is_left_for_the_next_one_and_shares_grow_again() -> None:
+    machine = Machine(KIND, 3)
+    machine.accepted_shares(100.0)
+    machine.pools_up[0] = False
+    stuck = machine.accepted_shares(101.0)
+    assert machine.accepted_shares(101.0 + FAILOVER_S - 1) == stuck
+    machine.accepted_shares(101.0 + FAILOVER_S)
+    assert machine.pool_url == POOLS[1]
+    assert machine.accepted_shares(400.0) > stuck
+
+
+def test_without_any_pool_the_boards_run_out_of_work_and_all_come_back_at_once() -> None:
+    machine = Machine(KIND, 3)
+    full_w = machine.true_power_w(100.0)
+    machine.pool_alive = False
+    machine.accepted_shares(101.0)
+    assert machine.true_power_w(150.0) == full_w  # stale work for a while
+    assert machine.true_power_w(101.0 + IDLE_AFTER_S) == pytest.approx(IDLE_SHARE * full_w)
+    assert machine.hashrate_hs(200.0) == 0.0
+    machine.pool_alive = True
+    assert machine.true_power_w(201.0) == full_w
 
 
 def test_a_mode_the_machine_lacks_is_refused() -> None:

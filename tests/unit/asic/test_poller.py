@@ -21,6 +21,7 @@ from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 from sim.miners.fault import WireFault
 from sim.miners.fleet import WireMiners
 from sim.miners.luxos import SimLuxOs
+from sim.miners.machine import FAILOVER_S, IDLE_AFTER_S, POOLS
 
 pytestmark = pytest.mark.unit
 Until = Callable[..., Awaitable[None]]
@@ -145,6 +146,43 @@ async def test_hashing_without_accepted_shares_becomes_no_pool(until: Until) -> 
         fleet.miners[0].machine.pool_alive = False
         await until(lambda: site.reason(0) is Reason.NO_POOL)
         assert site.states()[0] is DeviceState.HASHING
+
+
+async def test_a_pool_failover_is_seen_as_another_pool_and_not_as_a_site_without_one(until: Until) -> None:
+    now_s = [1e6]
+    options = {"slow_beat_s": 1.0, "no_pool_after_s": 60.0}
+    async with (
+        WireMiners(4, {"s21-luxos": 1}, clock=lambda: now_s[0]) as fleet,
+        polled(fleet, **options) as site,
+    ):
+
+        def pools() -> set[str | None]:
+            return {None if (facts := site.poller.facts(row)) is None else facts.pool_url for row in range(4)}
+
+        await until(lambda: pools() == {POOLS[0]})
+        for miner in fleet.miners:
+            miner.machine.pools_up[0] = False
+            miner.machine.accepted_shares(now_s[0] + 1.0)
+        now_s[0] += 1.0 + FAILOVER_S
+        await until(lambda: pools() == {POOLS[1]})
+        assert {site.reason(row) for row in range(4)} == {Reason.NONE}
+
+
+async def test_a_site_without_pools_idles_and_a_reconnect_storm_brings_everybody_back(until: Until) -> None:
+    now_s = [1e6]
+    async with WireMiners(6, {"s21-luxos": 1}, clock=lambda: now_s[0]) as fleet, polled(fleet) as site:
+        await until(lambda: set(site.states()) == {DeviceState.HASHING})
+        for miner in fleet.miners:
+            miner.machine.pool_alive = False
+            miner.machine.accepted_shares(now_s[0] + 1.0)
+        now_s[0] += 1.0 + IDLE_AFTER_S
+        await until(lambda: set(site.states()) == {DeviceState.IDLE})
+        drawn_w = float(np.nansum(site.look()["power_w"]))
+        for miner in fleet.miners:
+            miner.machine.pool_alive = True
+        now_s[0] += 1.0
+        await until(lambda: set(site.states()) == {DeviceState.HASHING})
+        assert float(np.nansum(site.look()["power_w"])) > 2.0 * drawn_w
 
 
 async def test_maintenance_lock_refuses_commands_and_shows(until: Until) -> None:
