@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from agent.cli_discover import discover
+from agent.cli_locks import Config, Json, StateDir, lock, locks, unlock
 from gridpivot import __version__, console
 from gridpivot.errors import BadReply, GridpivotError, SettingsError
 
@@ -26,14 +27,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-Config = Annotated[
-    Path | None, typer.Option("--config", "-c", help="Settings file.  [default: /etc/gridpivot/agent.toml]")
-]
-StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Where the agent keeps its state.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def _load(config: Path | None, state_dir: Path | None) -> AgentSettings:
+def load_settings(config: Path | None, state_dir: Path | None) -> AgentSettings:
     """Settings from the file, the default file, or the environment alone; raises SettingsError."""
     from agent.settings import DEFAULT_CONFIG, ENV_PREFIX, AgentSettings
     from gridpivot.settings import load
@@ -53,7 +49,7 @@ def run(config: Config = None, state_dir: StateDir = None) -> None:
     from agent.service import serve
     from gridpivot.observability import configure
 
-    settings = _load(config, state_dir)
+    settings = load_settings(config, state_dir)
     configure(settings.log.style, settings.log.level)
     asyncio.run(serve(settings))
 
@@ -70,13 +66,13 @@ def check_config(config: Config = None, state_dir: StateDir = None, json: Json =
     problems: list[str] = []
     notes: list[str] = []
     try:
-        settings = _load(config, state_dir)
+        settings = load_settings(config, state_dir)
         if settings.asic.inventory is not None:
             from agent.asic.inventory import load_inventory
 
             inventory = load_inventory(settings.asic.inventory)
             notes.append(f"{inventory.site.device_count} miners of {len(inventory.site.classes)} classes")
-        settings.asic.credentials.logins()
+        settings.asic.logins()
         uplink_target(settings)
         notes.append(f"{len(load_planner_keys(settings.path(settings.uplink.planner_keys)))} planner keys")
         notes.append(f"stage {settings.governor.stage.value}")
@@ -98,7 +94,7 @@ def status(config: Config = None, state_dir: StateDir = None, json: Json = False
     from agent.service import is_running, read_status
     from gridpivot.shapes import AgentStatusShape
 
-    settings = _load(config, state_dir)
+    settings = load_settings(config, state_dir)
     left = read_status(settings.state_dir)
     running = is_running(settings.state_dir)
     if left is None:
@@ -159,7 +155,7 @@ def doctor(config: Config = None, state_dir: StateDir = None, json: Json = False
     from agent.doctor import examine
     from gridpivot.shapes import DoctorShape
 
-    shape: DoctorShape = examine(_load(config, state_dir))
+    shape: DoctorShape = examine(load_settings(config, state_dir))
     if json:
         console.print_json(shape)
     else:
@@ -170,6 +166,10 @@ def doctor(config: Config = None, state_dir: StateDir = None, json: Json = False
             table.add_row(check.name, check.outcome, escape(check.detail), escape(check.remedy))
         Console(width=max(100, shutil.get_terminal_size().columns)).print(table)
     raise typer.Exit(0 if shape.ok else 1)
+
+
+for _command in (lock, unlock, locks):
+    app.command()(_command)
 
 
 @app.callback(invoke_without_command=True)

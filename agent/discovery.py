@@ -97,6 +97,8 @@ def _write(output: Path, header: InventoryFile | None, found: Catalogue) -> None
         fresh = (output.parent / devices).with_suffix(".csv.new")
         write_devices(fresh, found.rows)
         fresh.replace(output.parent / devices)
+        if found.displaced:  # their feeder and rack were written by hand: kept beside, for whoever looks for them
+            write_devices((output.parent / devices).with_suffix(".displaced.csv"), found.displaced)
         if header is None or set(found.classes) != set(header.classes) or feeders != header.feeders:
             notes = dict.fromkeys(found.measured, CHECK_NOTE)
             write_header(output, str(devices), feeders, found.classes, notes)
@@ -118,6 +120,10 @@ def _tell(findings: list[Finding], found: Catalogue, output: Path | None) -> Non
     without_mac = sum(1 for row in found.rows if not row.mac)
     if without_mac:
         out.print(f"{without_mac} machines gave no MAC address: a new lease would lose them; fill it in by hand")
+    for row in found.displaced:
+        out.print(
+            f"taken out: {row.mac or 'no MAC'} does not answer, and {row.endpoint.host} is another's now", markup=False
+        )
     for name in sorted(found.measured):
         out.print(f"class {name}: {CHECK_NOTE}", markup=False)
     if output is not None:

@@ -25,6 +25,9 @@ def examine(settings: AgentSettings) -> DoctorShape:
         _identity(settings),
         _controller(settings),
         _inventory(settings),
+        _credentials(settings),
+        _locks(settings),
+        _ranges(settings),
         _meter(settings),
         _gpus(settings),
         _descriptors(settings),
@@ -127,6 +130,81 @@ def _inventory(settings: AgentSettings) -> CheckFigures:
         detail=f"{answered} of {tried} tried answer, {inventory.site.device_count} in the inventory",
         remedy="" if answered == tried else "check the miners' network and power",
     )
+
+
+def _credentials(settings: AgentSettings) -> CheckFigures:
+    name = "credentials"
+    try:
+        logins = settings.asic.logins()
+    except GridpivotError as error:
+        return CheckFigures(name=name, outcome="failed", detail=str(error), remedy="correct the file, chmod 600 it")
+    places = len(logins.device) + len(logins.family) + bool(logins.site)
+    if settings.asic.inventory is None or places or settings.asic.try_factory_logins:
+        return CheckFigures(name=name, outcome="ok" if places else "skipped", detail=repr(logins))
+    return CheckFigures(
+        name=name,
+        outcome="warning",
+        detail="no password is set: stock Antminer and Whatsminer cannot be commanded",
+        remedy="set asic.credentials_file",
+    )
+
+
+def _locks(settings: AgentSettings) -> CheckFigures:
+    from agent.asic.inventory import load_inventory
+    from agent.asic.locks import covers, read_locks
+
+    try:
+        locks = read_locks(settings.state_dir)
+    except GridpivotError as error:
+        return CheckFigures(
+            name="locks", outcome="failed", detail=str(error), remedy="an agent that starts now would lock every miner"
+        )
+    if settings.asic.inventory is not None and locks:
+        with contextlib.suppress(GridpivotError):  # told by the check of the inventory
+            rows = load_inventory(settings.asic.inventory).rows
+            idle = [str(lock.target) for lock in locks if not covers(lock.target, rows).any()]
+            if idle:
+                return CheckFigures(
+                    name="locks",
+                    outcome="warning",
+                    detail=f"no device of the inventory is meant by: {', '.join(idle[:5])}",
+                    remedy="lock it by its new name, then unlock the old one",
+                )
+    return CheckFigures(name="locks", outcome="ok", detail=f"{len(locks)} in force")
+
+
+def _ranges(settings: AgentSettings) -> CheckFigures:
+    from agent.asic.ranges import addresses, parse_ranges
+
+    discovery, name = settings.asic.discovery, "re-discovery"
+    if not discovery.ranges:
+        return CheckFigures(name=name, outcome="skipped", detail="no ranges in settings (asic.discovery.ranges)")
+    spans = parse_ranges(discovery.ranges)
+    count = sum(map(len, spans))
+    if settings.asic.inventory is None:
+        return CheckFigures(
+            name=name, outcome="warning", detail="ranges without an inventory", remedy="write one with discover"
+        )
+    if count / discovery.rate_per_s > discovery.interval_s:
+        return CheckFigures(
+            name=name,
+            outcome="warning",
+            detail=f"{count} addresses take longer than the interval",
+            remedy="narrow asic.discovery.ranges, or raise rate_per_s",
+        )
+    with contextlib.suppress(GridpivotError):
+        from agent.asic.inventory import load_inventory
+
+        inside = frozenset(addresses(spans))
+        outside = sum(1 for e in load_inventory(settings.asic.inventory).endpoints if e.host not in inside)
+        if outside:
+            return CheckFigures(
+                name=name,
+                outcome="warning",
+                detail=f"{outside} devices of the inventory stand outside the ranges and are never missed",
+                remedy="widen asic.discovery.ranges",
+            )
+    return CheckFigures(name=name, outcome="ok", detail=f"{count} addresses every {discovery.interval_s:g} s")
 
 
 async def _try_some(endpoints: list[tuple[str, int]]) -> tuple[int, int]:

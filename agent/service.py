@@ -36,12 +36,14 @@ from gridpivot.curves import AiPool
 from gridpivot.errors import GridpivotError, Refused, SettingsError
 from gridpivot.httpd import HttpServer, answer
 from gridpivot.link.credentials import KeyPair, client_credentials, read_public, read_secret
-from gridpivot.vocabulary import Mode, Stage
+from gridpivot.vocabulary import EventKind, Mode, Stage
 
 log = structlog.get_logger("agent.service")
 STATUS_BEAT_S = 5.0
 SETTLED_AFTER_S = 90.0  # a first sweep with its slow facts, and a moment
 LOCK_TRIES = 5
+
+Say = Callable[[EventKind, str], None]
 
 
 class NoMiners:
@@ -86,10 +88,11 @@ class Equipment:
         default_factory=lambda: SiteInventory((), np.zeros(0, np.uint8), (), np.zeros(0, np.uint16), b"", ())
     )
     work: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
+    telling: list[Callable[[Say], Coroutine[Any, Any, None]]] = field(default_factory=list)  # work that says events
     missing: list[str] = field(default_factory=list)
 
 
-def find_equipment(settings: AgentSettings) -> Equipment:
+def find_equipment(settings: AgentSettings, clock: Clock) -> Equipment:
     """Open what settings name; imports of device libraries happen here, so that a bare machine pays for none."""
     found = Equipment()
     declared: tuple[AiPool, ...] = ()
@@ -105,13 +108,20 @@ def find_equipment(settings: AgentSettings) -> Equipment:
         found.missing.append("no GPU pools in settings ([[gpu.pools]])")
     if settings.asic.inventory is not None:
         from agent.asic.inventory import load_inventory
+        from agent.asic.patrol import LockKeeper, Patrol, follow_credentials
         from agent.asic.poller import AsicPoller
 
         asic = load_inventory(settings.asic.inventory, declared)
         acts = settings.governor.stage in (Stage.SHED_ONLY, Stage.FULL)
-        poller = AsicPoller(asic, settings.asic, settings.asic.credentials.logins(), prepares=acts)
+        poller = AsicPoller(asic, settings.asic, settings.asic.keyring(), prepares=acts)
         found.miners, found.inventory = poller, asic.site
+        keeper = LockKeeper(settings.state_dir, poller)  # reads the locks now, before anything can be commanded
         found.work.append(poller.run)
+        found.telling.append(keeper.run)
+        if settings.asic.discovery.ranges:
+            found.telling.append(Patrol(settings.asic, poller, clock).run)
+        if settings.asic.credentials_file is not None:
+            found.work.append(lambda: follow_credentials(settings.asic, poller))
     else:
         empty = np.zeros(0, np.uint8)
         found.inventory = SiteInventory((), empty, (), np.zeros(0, np.uint16), b"", declared)
@@ -202,7 +212,7 @@ async def serve(settings: AgentSettings, clock: Clock | None = None) -> None:
         loop.add_signal_handler(number, stop.set)
     with contextlib.closing(take_lock(settings.state_dir)):
         raise_file_limit()
-        equipment = find_equipment(settings)
+        equipment = find_equipment(settings, clock)
         for line in equipment.missing:
             log.info("not found", what=line)
         agent = SiteAgent(
@@ -235,6 +245,7 @@ async def serve(settings: AgentSettings, clock: Clock | None = None) -> None:
             stage=agent.policy.stage.value,
         )
         tasks = [asyncio.create_task(work()) for work in (*equipment.work, agent.run)]
+        tasks += [asyncio.create_task(work(agent.say)) for work in equipment.telling]
         tasks.append(asyncio.create_task(_keep_status(agent, settings, clock)))
         tasks.append(asyncio.create_task(_settle_memory()))
         stopping = asyncio.ensure_future(stop.wait())

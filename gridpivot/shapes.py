@@ -302,6 +302,25 @@ class DecodeShape(Document):
     unused: list[str] = []
 
 
+class LockFigures(Figures):
+    """One maintenance lock; `device_count` null = no inventory could be read."""
+
+    target: str
+    kind: str
+    mac_address: str | None
+    by: str
+    reason: str
+    set_at: datetime
+    device_count: int | None
+
+
+class LocksShape(Document):
+    """`gridpivot-agent locks --json`."""
+
+    site: str
+    locks: list[LockFigures] = []
+
+
 class DiscoveredShape(Figures):
     """One address that answered. `family` is null where no family knows it; `note` says what was withheld."""
 

@@ -29,6 +29,7 @@ class Catalogue:
     rows: tuple[DeviceRow, ...]
     measured: frozenset[str]  # classes whose nameplate was taken from readings: a person should check them
     left_out: tuple[Finding, ...]
+    displaced: tuple[DeviceRow, ...]  # silent ones whose address another known device has now: no place to ask them at
     added: int
     moved: int
     swapped: int
@@ -51,6 +52,10 @@ def catalogue(
             merged[number] = replace(merged[number], endpoint=replace(merged[number].endpoint, host=finding.host))
             moved += 1
     found_macs = {finding.mac for finding in findings}
+    # A silent device's old address may belong to another known one by now, and an inventory cannot hold both.
+    taken = {merged[n].endpoint.host for f in findings if (n := by_mac.get(f.mac or "")) is not None}
+    displaced = [row for row in merged if row.endpoint.host in taken and row.mac.lower() not in found_macs]
+    merged = [row for row in merged if row not in displaced]
     by_host = {
         row.endpoint.host: number
         for number, row in enumerate(merged)
@@ -81,8 +86,10 @@ def catalogue(
             known[name], guessed = _class(members)
             if guessed:
                 measured.add(name)
-    added = len(merged) - len(rows)
-    return Catalogue(known, tuple(merged), frozenset(measured), tuple(left_out), added, moved, swapped)
+    added = len(merged) - len(rows) + len(displaced)
+    return Catalogue(
+        known, tuple(merged), frozenset(measured), tuple(left_out), tuple(displaced), added, moved, swapped
+    )
 
 
 def class_name(finding: Finding) -> str:

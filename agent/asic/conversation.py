@@ -6,8 +6,9 @@ its `Outcome` and never raises for what a device does.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,19 +25,24 @@ from agent.asic.family import (
     Reading,
     Request,
 )
+from agent.asic.keyring import DeviceKeys
 from agent.asic.repair import parse_reply
 from agent.asic.transport import Endpoint, ask, call, fetch
 from gridpivot.errors import BadReply, DeviceUnreachable
 from gridpivot.vocabulary import Mode, Reason
 
 NO_RETRY = (Reason.UNAUTHORISED, Reason.NO_CREDENTIALS, Reason.UNSUPPORTED)
+_PASSWORDS = (Auth.DIGEST, Auth.BASIC)
 # Until the next slow beat: a firewalled port would cost a deadline at every poll.
 _REFUSALS = (Reason.UNSUPPORTED, Reason.GARBLED, Reason.REFUSED, Reason.UNREACHABLE, Reason.SLOW)
 
 
 @dataclass(slots=True)
 class Line:
-    """The way to one device: its family, where it listens, what is known of it. `repairs` counts mended replies by form."""
+    """The way to one device: its family, where it listens, what is known of it. `repairs` counts mended replies by form.
+
+    With `keys` the login comes from the keyring, which hears what became of each try; `login` is for those without.
+    """
 
     family: Family
     endpoint: Endpoint
@@ -44,13 +50,15 @@ class Line:
     memory: Memory
     deadline_s: float
     repairs: Counter[str]
+    keys: DeviceKeys | None = None
+    _trying: asyncio.Lock | None = None
 
     async def put(self, request: Request) -> Any:
         """Send one request and return its parsed reply; raises DeviceUnreachable or BadReply."""
         if isinstance(request, ApiRequest):
             data = await ask(self.endpoint, request, self.deadline_s)
         elif isinstance(request, HttpRequest):
-            data = await fetch(self.endpoint, request, self.login, self.deadline_s)
+            data = await self._fetch(request)
             if request.plain_text:
                 return data.decode("utf-8", "replace")
             if not data.strip():
@@ -60,11 +68,73 @@ class Line:
         else:
             from agent.asic.foreign import library_answer  # pyasic-rs is heavy: only rare families pay for it
 
-            return await library_answer(self.endpoint.host, request, self.login, self.deadline_s)
+            return await library_answer(self.endpoint.host, request, self._login(), self.deadline_s)
         mended = parse_reply(data)
         if mended.repairs:
             self.repairs.update(mended.repairs)
         return mended.value
+
+    def _login(self) -> Login | None:
+        """What to log in with now."""
+        return self.login if self.keys is None else self.keys.login(asyncio.get_running_loop().time())
+
+    async def _fetch(self, request: HttpRequest) -> bytes:
+        """One HTTP answer; a refused login is followed by the next one that the keyring allows."""
+        keys = self.keys
+        if keys is None or request.auth not in _PASSWORDS:
+            return await fetch(self.endpoint, request, self._login(), self.deadline_s)
+        if keys.known_good:
+            return await self._fetch_with(keys, request)
+        if self._trying is None:
+            self._trying = asyncio.Lock()
+        async with self._trying:  # a poll and a command must not spend two tries on one wrong password
+            return await self._fetch_with(keys, request)
+
+    async def _fetch_with(self, keys: DeviceKeys, request: HttpRequest) -> bytes:
+        while True:
+            login = self._login()
+            if login is None and keys.any():
+                raise DeviceUnreachable(Reason.UNAUTHORISED, self._barred(keys))
+            try:
+                data = await fetch(self.endpoint, request, login, self.deadline_s)
+            except DeviceUnreachable as error:
+                if error.reason != Reason.UNAUTHORISED or login is None:
+                    raise
+                keys.refused(login, asyncio.get_running_loop().time())
+                if self._login() is None:
+                    raise
+            else:
+                if login is not None:
+                    keys.accepted(login)
+                return data
+
+    def _barred(self, keys: DeviceKeys) -> str:
+        minutes = keys.wait_s(asyncio.get_running_loop().time()) / 60
+        return f"{self.endpoint.host}: every password tried was refused; the next try is in {minutes:.0f} min"
+
+    async def _with_login(self, begin: Callable[[Login | None], Dialogue | None]) -> Outcome | None:
+        """Run a dialogue that may use the login, with the next one after each refusal; None when none is needed."""
+        while True:
+            login = self._login()
+            dialogue = begin(login)
+            if dialogue is None:
+                return None
+            outcome = await self._drive(dialogue)
+            keys = self.keys
+            if keys is None:
+                return outcome
+            if login is None:
+                refused = outcome.reason is Reason.NO_CREDENTIALS and keys.any()
+                return Outcome(Reason.UNAUTHORISED, self._barred(keys)) if refused else outcome
+            if outcome.accepted:
+                keys.accepted(login)
+            if outcome.reason is not Reason.UNAUTHORISED:
+                return outcome
+            if self._login() == login:  # not yet counted by an HTTP exchange of this dialogue
+                keys.refused(login, asyncio.get_running_loop().time())
+            self.memory.token = None  # made from the login that was refused
+            if self._login() is None:
+                return outcome
 
     async def read(self, *, slow: bool, now_s: float = 0.0) -> Reading:
         """Poll once; `slow` asks for the slow facts too, whose failure costs only those facts. `now_s` is monotonic."""
@@ -86,11 +156,8 @@ class Line:
         return reading
 
     async def _sign_in(self, now_s: float) -> None:
-        dialogue = self.family.sign_in(self.memory, self.login, now_s)
-        if dialogue is None:
-            return
-        outcome = await self._drive(dialogue)
-        if not outcome.accepted:
+        outcome = await self._with_login(lambda login: self.family.sign_in(self.memory, login, now_s))
+        if outcome is not None and not outcome.accepted:
             raise DeviceUnreachable(outcome.reason, f"{self.endpoint.host}: {outcome.detail}")
 
     async def _ask_fast(self) -> Mapping[str, Any]:
@@ -123,9 +190,10 @@ class Line:
         missed = Reason.NONE
         for request in self.family.slow_requests(self.memory):
             self.memory.slow_replies.pop(request.name, None)
-            wants_login = isinstance(request, HttpRequest) and request.auth in (Auth.DIGEST, Auth.BASIC)
-            if wants_login and self.login is None:
-                missed = Reason.NO_CREDENTIALS
+            wants_login = isinstance(request, HttpRequest) and request.auth in _PASSWORDS
+            if wants_login and self._login() is None:
+                barred = self.keys is not None and self.keys.any()
+                missed = Reason.UNAUTHORISED if barred else Reason.NO_CREDENTIALS
                 continue
             try:
                 self.memory.slow_replies[request.name] = await self.put(request)
@@ -138,7 +206,7 @@ class Line:
 
     async def prepare(self, now_s: float) -> bool:
         """Fetch what a later command will need, where anything is; True when the device was asked. Never raises."""
-        dialogue = self.family.prepare(self.memory, self.login, now_s)
+        dialogue = self.family.prepare(self.memory, self._login(), now_s)
         if dialogue is None:
             return False
         await self._drive(dialogue)
@@ -146,7 +214,9 @@ class Line:
 
     async def carry_out(self, mode: Mode, now_s: float) -> Outcome:
         """Drive the family's dialogue for `mode`; `now_s` is monotonic."""
-        return await self._drive(self.family.command(mode, self.memory, self.login, now_s))
+        outcome = await self._with_login(lambda login: self.family.command(mode, self.memory, login, now_s))
+        assert outcome is not None  # a command always has a dialogue
+        return outcome
 
     async def _drive(self, dialogue: Dialogue) -> Outcome:
         try:

@@ -13,6 +13,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from agent.asic.conversation import Line
 from agent.asic.family import Outcome
 from agent.asic.settings import AsicSettings
@@ -50,6 +53,7 @@ class Orders:
     ) -> None:
         self.last: dict[int, LastCommand] = {}
         self.outcomes: Counter[str] = Counter()
+        self.locked: npt.NDArray[np.bool_] = np.zeros(len(lines), dtype=np.bool_)  # a person's hands are in these
         self._lines = lines
         self._settings = settings
         self._clock = clock
@@ -98,6 +102,9 @@ class Orders:
 
     async def _attempt(self, row: int) -> None:
         order = self.last[row]
+        if self.locked[row]:
+            self.refuse(row, order.mode, order.asked_s, Reason.LOCKED, "locked by a person on site")
+            return
         try:
             outcome = await self._lines[row].carry_out(order.mode, self._clock.now().monotonic_s)
         except Exception as error:  # a defect in one family's dialogue must not end every other command

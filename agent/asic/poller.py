@@ -19,10 +19,12 @@ from agent.asic.belief import Expected, believe
 from agent.asic.conversation import Line
 from agent.asic.family import Login, Memory, Reading
 from agent.asic.inventory import AsicInventory
+from agent.asic.keyring import Keyring
 from agent.asic.orders import LastCommand, Orders
 from agent.asic.pace import Pace
 from agent.asic.registry import FAMILIES
 from agent.asic.settings import AsicSettings
+from agent.asic.transport import Endpoint
 from agent.backends import RowArray
 from gridpivot.clock import Clock, Instant, SystemClock
 from gridpivot.columns import DeviceTable
@@ -56,7 +58,7 @@ class AsicPoller:
         self,
         inventory: AsicInventory,
         settings: AsicSettings,
-        logins: Mapping[str, Login | None],
+        logins: Keyring | Mapping[str, Login | None],
         clock: Clock | None = None,
         *,
         prepares: bool = True,
@@ -80,15 +82,17 @@ class AsicPoller:
             Expected(row.mac.lower(), site.classes[code].model)
             for row, code in zip(inventory.rows, site.class_index.tolist(), strict=True)
         ]
-        self._lines = self._make_lines(logins)
+        self.keyring = logins if isinstance(logins, Keyring) else Keyring.of(logins)
+        self._lines = self._make_lines(self.keyring)
         self._orders = Orders(self._lines, settings, self._clock, self._commanded, self._is_silent)
+        self._orders.locked = self._locked = np.zeros(count, dtype=np.bool_)
         self._facts: dict[int, Reading] = {}
         self._queue: _Queue = asyncio.PriorityQueue()
         self._silent_queue: _Queue = asyncio.PriorityQueue()
         self._ticket = itertools.count()
         self._prepare_budget = 0.0
 
-    def _make_lines(self, logins: Mapping[str, Login | None]) -> list[Line]:
+    def _make_lines(self, keyring: Keyring) -> list[Line]:
         site = self.inventory.site
         curves = [{mode: point.power_w for mode, point in kind.modes.items()} for kind in site.classes]
         lines: list[Line] = []
@@ -96,8 +100,8 @@ class AsicPoller:
             code = int(site.class_index[row])
             family = FAMILIES[site.classes[code].family]
             memory = Memory(profiles=self.inventory.profiles[code], mode_power_w=curves[code])
-            login = logins.get(family.name)
-            lines.append(Line(family, endpoint, login, memory, self.settings.deadline_s, self._repairs))
+            keys = keyring.device(family.name, self._expected[row].mac)
+            lines.append(Line(family, endpoint, None, memory, self.settings.deadline_s, self._repairs, keys))
         return lines
 
     # -- the Miners face -------------------------------------------------------------------------------------------
@@ -108,6 +112,7 @@ class AsicPoller:
             np.copyto(table[name], self._table[name])
         np.copyto(polled_at_s, self._polled_at_s)
         np.copyto(table["age_s"], now.monotonic_s - self._polled_at_s, casting="same_kind")
+        table["reason"][self._locked] = Reason.LOCKED.code
         table["reason"][self.inventory.maintenance] = Reason.MAINTENANCE.code
 
     def command(self, rows: RowArray, mode: Mode, now: Instant) -> None:
@@ -115,8 +120,24 @@ class AsicPoller:
         for row in rows.tolist():
             if self.inventory.maintenance[row]:
                 self._orders.refuse(row, mode, now.monotonic_s, Reason.MAINTENANCE, "locked for maintenance on site")
+            elif self._locked[row]:
+                self._orders.refuse(row, mode, now.monotonic_s, Reason.LOCKED, "locked by a person on site")
             else:
                 self._orders.give(row, mode, now.monotonic_s)
+
+    def set_locked(self, locked: npt.NDArray[np.bool_]) -> None:
+        """Send no command to these rows from now on, queued or waiting for another try included."""
+        self._locked[:] = locked
+
+    def move(self, row: int, endpoint: Endpoint) -> None:
+        """Follow a device to its new address and look there at once."""
+        self._lines[row].endpoint = endpoint
+        self._lines[row].memory.token = None  # bound to the address that asked for it, on some firmware
+        self._pace.look_now(row)
+
+    def endpoint(self, row: int) -> Endpoint:
+        """Where a device is asked now."""
+        return self._lines[row].endpoint
 
     # -- what metrics, doctor and tests look at --------------------------------------------------------------------
 

@@ -71,6 +71,39 @@ EXAMPLES: dict[str, Document] = {
         spool=[{"lane": "events", "records": 1, "bytes": 80, "oldest_age_s": 2.5}],
     ),
     "decode": shapes.DecodeShape(family="luxos", outcome="ok", power_w=float("nan")),
+    "discover": shapes.DiscoveryShape(
+        addresses=254,
+        added=1,
+        moved=0,
+        swapped=0,
+        left_out=0,
+        devices=[
+            {
+                "host": "10.0.0.7",
+                "family": "luxos",
+                "model": "Antminer S21",
+                "firmware": None,
+                "mac_address": "02:00:00:00:00:07",
+                "serial": None,
+                "power_w": 3500.0,
+                "hashrate_hs": 2e14,
+            }
+        ],
+    ),
+    "locks": shapes.LocksShape(
+        site="falcon-1",
+        locks=[
+            {
+                "target": "rack:R07",
+                "kind": "rack",
+                "mac_address": None,
+                "by": "ana",
+                "reason": "fans",
+                "set_at": NOON,
+                "device_count": 24,
+            }
+        ],
+    ),
     "doctor": shapes.DoctorShape(ok=True, checks=[{"name": "clock", "outcome": "ok", "detail": "synchronised"}]),
 }
 

@@ -138,9 +138,9 @@ def test_password_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
 def test_passwords_never_show_in_settings() -> None:
     settings = AsicSettings.model_validate({"credentials": {"antminer": {"password": "hunter2"}}})
     assert "hunter2" not in repr(settings) and "hunter2" not in str(settings.model_dump())
-    login = settings.credentials.logins()["antminer"]
-    assert login is not None and "hunter2" not in repr(login)
+    login = settings.keyring().candidates("antminer", "")[0]
+    assert "hunter2" not in repr(login)
 
 
 def test_missing_password_is_no_login() -> None:
-    assert AsicSettings().credentials.logins()["whatsminer"] is None
+    assert AsicSettings().keyring().candidates("whatsminer", "") == ()
