@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from agent.asic.antminer import Antminer
-from agent.asic.auradine import Auradine
-from agent.asic.avalon import Avalon
-from agent.asic.braiins import Braiins
-from agent.asic.epic import Epic
+from agent.asic.families.antminer import Antminer
+from agent.asic.families.auradine import Auradine
+from agent.asic.families.avalon import Avalon
+from agent.asic.families.braiins import Braiins
+from agent.asic.families.epic import Epic
+from agent.asic.families.luxos import LuxOs
+from agent.asic.families.other import Other
+from agent.asic.families.vnish import VNish
+from agent.asic.families.whatsminer import Whatsminer
+from agent.asic.families.whatsminer_v3 import WhatsminerV3
 from agent.asic.family import Capabilities, Family
-from agent.asic.luxos import LuxOs
-from agent.asic.other import Other
-from agent.asic.vnish import VNish
-from agent.asic.whatsminer import Whatsminer
-from agent.asic.whatsminer_v3 import WhatsminerV3
 
 _ALL: tuple[Family, ...] = (
     LuxOs(),

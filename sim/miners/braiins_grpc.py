@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import grpc
 
-from agent.asic.protowire import Fields, decode, encode, integer, message, text
+from agent.asic.families.protowire import Fields, decode, encode, integer, message, text
 from gridpivot.curves import MinerClass
 from gridpivot.vocabulary import Mode
 from sim.miners.fault import WireFault

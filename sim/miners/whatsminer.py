@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from agent.asic.md5crypt import md5crypt_digest
+from agent.asic.families.md5crypt import md5crypt_digest
 from gridpivot.vocabulary import Mode
 from sim.miners.wire import WireMiner, status
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from agent.asic.antminer import fault_codes
 from agent.asic.conversation import Line
 from agent.asic.decode import decode
+from agent.asic.families.antminer import fault_codes
 from agent.asic.family import Login, Memory
 from agent.asic.registry import FAMILIES
 from agent.asic.transport import Endpoint

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from agent.asic import braiins_grpc as grpc
 from agent.asic import protowire
-from agent.asic.braiins import Braiins
 from agent.asic.conversation import Line
 from agent.asic.decode import decode
+from agent.asic.families.braiins import Braiins
 from agent.asic.family import Login, Memory, Token
 from agent.asic.registry import FAMILIES
 from agent.asic.transport import Endpoint, call

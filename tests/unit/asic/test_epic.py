@@ -10,7 +10,7 @@ import pytest
 
 from agent.asic.conversation import Line
 from agent.asic.decode import decode
-from agent.asic.epic import Epic
+from agent.asic.families.epic import Epic
 from agent.asic.family import Login, Memory, Outcome
 from agent.asic.registry import FAMILIES
 from agent.asic.transport import Endpoint

@@ -11,8 +11,8 @@ import pytest
 
 from agent.asic.conversation import Line
 from agent.asic.decode import recognise
+from agent.asic.families.other import DATA, Other
 from agent.asic.family import LibraryRequest, Memory
-from agent.asic.other import DATA, Other
 from agent.asic.registry import FAMILIES
 from agent.asic.transport import Endpoint
 from gridpivot.errors import BadReply, DeviceUnreachable

@@ -9,10 +9,10 @@ import pytest
 
 from agent.asic.conversation import Line
 from agent.asic.decode import decode
+from agent.asic.families.vnish import VNish
 from agent.asic.family import Login, Memory, Outcome
 from agent.asic.registry import FAMILIES
 from agent.asic.transport import Endpoint
-from agent.asic.vnish import VNish
 from gridpivot.curves import miner_class
 from gridpivot.errors import BadReply
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
@@ -209,9 +209,9 @@ def test_recorded_cgminer_stats_give_the_same_figures(recorded: Recorded) -> Non
 
 
 async def test_recorded_presets_are_chosen_at_or_below(recorded: Recorded) -> None:
+    from agent.asic.families.vnish import _preset_watts
+    from agent.asic.families.watts import at_or_below
     from agent.asic.repair import parse_reply
-    from agent.asic.vnish import _preset_watts
-    from agent.asic.watts import at_or_below
 
     presets = parse_reply(recorded(f"{WEB}/autotune/presets.json")).value
     watts = _preset_watts(presets, modded=False)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.asic.watts import at_or_below, mode_of_watts
+from agent.asic.families.watts import at_or_below, mode_of_watts
 from gridpivot.vocabulary import Mode
 
 pytestmark = pytest.mark.unit

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.asic.belief import Expected, believe
+from agent.asic.families.md5crypt import md5crypt_digest, md5crypt_slowly
+from agent.asic.families.whatsminer import Whatsminer, decrypt, derive_token, encrypt
 from agent.asic.family import ApiRequest, Dialogue, Login, Memory, Outcome, Token
-from agent.asic.md5crypt import md5crypt_digest, md5crypt_slowly
-from agent.asic.whatsminer import Whatsminer, decrypt, derive_token, encrypt
 from gridpivot.errors import BadReply
 from gridpivot.vocabulary import DeviceState, Mode, Reason
 

@@ -9,11 +9,11 @@ import pytest
 
 from agent.asic.conversation import Line
 from agent.asic.decode import decode
+from agent.asic.families.whatsminer import fault_codes
 from agent.asic.family import Memory
 from agent.asic.registry import FAMILIES
 from agent.asic.repair import parse_reply
 from agent.asic.transport import Endpoint
-from agent.asic.whatsminer import fault_codes
 from gridpivot.curves import miner_class
 from gridpivot.vocabulary import DeviceState, Reason
 from sim.miners.machine import Machine

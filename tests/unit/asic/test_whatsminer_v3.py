@@ -14,10 +14,10 @@ import pytest
 
 from agent.asic.conversation import Line
 from agent.asic.decode import decode
+from agent.asic.families.whatsminer_v3 import sign
 from agent.asic.family import Login, Memory
 from agent.asic.registry import FAMILIES
 from agent.asic.transport import Endpoint
-from agent.asic.whatsminer_v3 import sign
 from gridpivot.curves import miner_class
 from gridpivot.errors import BadReply, DeviceUnreachable
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+from agent.asic.families.protowire import decode, double, encode, integer, message, messages, text
 from agent.asic.family import GrpcRequest, Login, Token
-from agent.asic.protowire import decode, double, encode, integer, message, messages, text
 
 _SERVICE = "/braiins.bos.v1."
 SAVE_AND_APPLY = 2  # enum SaveAction

@@ -14,8 +14,9 @@ from typing import Any
 from agent.asic import braiins_graphql as graphql
 from agent.asic import braiins_grpc as grpc
 from agent.asic import braiins_rest as rest
-from agent.asic.braiins_grpc import MinerStatus
-from agent.asic.cgminer import name_sections, plain
+from agent.asic.families.braiins_grpc import MinerStatus
+from agent.asic.families.cgminer import name_sections, plain
+from agent.asic.families.watts import mode_of_watts
 from agent.asic.family import (
     ACCEPTED,
     Auth,
@@ -32,7 +33,6 @@ from agent.asic.family import (
     Token,
 )
 from agent.asic.figures import first, text_or_none
-from agent.asic.watts import mode_of_watts
 from gridpivot.errors import BadReply, DeviceUnreachable
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 

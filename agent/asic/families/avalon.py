@@ -13,7 +13,7 @@ import re
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from agent.asic.cgminer import name_sections, plain, pool_in_use, split_joined
+from agent.asic.families.cgminer import name_sections, plain, pool_in_use, split_joined
 from agent.asic.family import (
     ACCEPTED,
     ApiRequest,

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from agent.asic.families.watts import at_or_below, mode_of_watts
 from agent.asic.family import (
     ACCEPTED,
     Auth,
@@ -27,7 +28,6 @@ from agent.asic.family import (
     Request,
 )
 from agent.asic.figures import bounded, count, number, require_mapping, scaled, text_or_none
-from agent.asic.watts import at_or_below, mode_of_watts
 from gridpivot.errors import BadReply
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from agent.asic.families.watts import at_or_below, mode_of_watts
 from agent.asic.family import (
     ACCEPTED,
     Auth,
@@ -28,7 +29,6 @@ from agent.asic.family import (
     Token,
 )
 from agent.asic.figures import bounded, count, number, require_mapping, scaled, text_or_none
-from agent.asic.watts import at_or_below, mode_of_watts
 from gridpivot.errors import BadReply, DeviceUnreachable
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 

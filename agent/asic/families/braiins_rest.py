@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from agent.asic.braiins_graphql import at, rows
+from agent.asic.families.braiins_graphql import at, rows
 from agent.asic.family import Auth, HttpRequest, Login, Token
 from agent.asic.figures import bounded, count, scaled, text_or_none
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from agent.asic.cgminer import name_sections, plain, split_joined
+from agent.asic.families.cgminer import name_sections, plain, split_joined
+from agent.asic.families.watts import at_or_below, mode_of_watts
 from agent.asic.family import (
     ACCEPTED,
     Capabilities,
@@ -25,7 +26,6 @@ from agent.asic.family import (
     Request,
 )
 from agent.asic.figures import bounded, count, first, number, scaled, status_of, text_or_none
-from agent.asic.watts import at_or_below, mode_of_watts
 from gridpivot.errors import BadReply, DeviceUnreachable
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from agent.asic.cgminer import name_sections, plain, pool_in_use, split_joined
+from agent.asic.families.cgminer import name_sections, plain, pool_in_use, split_joined
 from agent.asic.family import (
     ACCEPTED,
     ApiRequest,

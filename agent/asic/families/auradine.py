@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from agent.asic.cgminer import name_sections, plain, pool_in_use
+from agent.asic.families.cgminer import name_sections, plain, pool_in_use
 from agent.asic.family import (
     ACCEPTED,
     Auth,

@@ -17,7 +17,8 @@ from typing import Any
 import orjson
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from agent.asic.cgminer import name_sections, pool_in_use
+from agent.asic.families.cgminer import name_sections, pool_in_use
+from agent.asic.families.md5crypt import md5crypt_digest
 from agent.asic.family import (
     ACCEPTED,
     ApiRequest,
@@ -41,7 +42,6 @@ from agent.asic.figures import (
     status_of,
     text_or_none,
 )
-from agent.asic.md5crypt import md5crypt_digest
 from agent.asic.repair import parse_reply
 from gridpivot.errors import BadReply
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
