@@ -11,9 +11,9 @@ from collections.abc import Generator, Mapping
 from enum import StrEnum
 from typing import Any
 
-from agent.asic import braiins_graphql as graphql
-from agent.asic import braiins_grpc as grpc
-from agent.asic import braiins_rest as rest
+from agent.asic.families import braiins_graphql as graphql
+from agent.asic.families import braiins_grpc as grpc
+from agent.asic.families import braiins_rest as rest
 from agent.asic.families.braiins_grpc import MinerStatus
 from agent.asic.families.cgminer import name_sections, plain
 from agent.asic.families.watts import mode_of_watts

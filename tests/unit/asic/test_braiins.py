@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.asic import braiins_grpc as grpc
-from agent.asic import protowire
 from agent.asic.conversation import Line
 from agent.asic.decode import decode
+from agent.asic.families import braiins_grpc as grpc
+from agent.asic.families import protowire
 from agent.asic.families.braiins import Braiins
 from agent.asic.family import Login, Memory, Token
 from agent.asic.registry import FAMILIES

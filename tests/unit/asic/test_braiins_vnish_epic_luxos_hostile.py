@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.asic import braiins_graphql
+from agent.asic.families import braiins_graphql
 from agent.asic.family import Dialogue, Login, Memory, Outcome, Profiles, Reading, Token
 from agent.asic.registry import FAMILIES
 from gridpivot.curves import miner_class
