@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from agent.asic.catalog import Catalogue, catalogue
-from agent.asic.family import Ports
+from agent.asic.family import Login, Ports
 from agent.asic.inventory_file import DeviceRow, InventoryFile, read_header, read_rows, write_devices, write_header
 from agent.asic.probing import Finding, Probing, search
 from agent.asic.ranges import MANY_ADDRESSES, AddressRange, addresses, parse_ranges
@@ -24,6 +25,7 @@ from gridpivot.errors import SettingsError
 from gridpivot.shapes import DiscoveredShape, DiscoveryShape
 
 CHECK_NOTE = "hashrate and power were taken from what these machines read now: check them against the maker's sheet"
+FILL_NOTE = "not all figures could be read: add hashrate_th_per_s and power_w from the maker's sheet before use"
 SHOWN = 20  # of what was left out
 
 
@@ -40,6 +42,7 @@ class Wanted:
     web_port: int
     many: bool
     as_json: bool
+    logins: Mapping[str, Login]  # by family, from the agent's settings
 
 
 def run(wanted: Wanted) -> None:
@@ -53,7 +56,11 @@ def run(wanted: Wanted) -> None:
     odd = Endpoint("", wanted.api_port, wanted.web_port)
     doors = Ports(api=wanted.api_port, web=wanted.web_port) if wanted.api_port or wanted.web_port else None
     probing = Probing(
-        deadline_s=wanted.deadline_s, concurrency=min(wanted.concurrency, count), per_s=wanted.per_s, doors=doors
+        deadline_s=wanted.deadline_s,
+        concurrency=min(wanted.concurrency, count),
+        per_s=wanted.per_s,
+        doors=doors,
+        logins=wanted.logins,
     )
     findings = _search(spans, count, probing, quiet=wanted.as_json)
     found = catalogue(findings, {} if header is None else header.classes, rows, odd)
@@ -96,14 +103,24 @@ def _write(output: Path, header: InventoryFile | None, found: Catalogue) -> None
     try:
         fresh = (output.parent / devices).with_suffix(".csv.new")
         write_devices(fresh, found.rows)
+        if (output.parent / devices).exists():
+            (output.parent / devices).replace((output.parent / devices).with_suffix(".csv.bak"))
         fresh.replace(output.parent / devices)
         if found.displaced:  # their feeder and rack were written by hand: kept beside, for whoever looks for them
             write_devices((output.parent / devices).with_suffix(".displaced.csv"), found.displaced)
         if header is None or set(found.classes) != set(header.classes) or feeders != header.feeders:
-            notes = dict.fromkeys(found.measured, CHECK_NOTE)
+            notes = {name: _note(found, name) for name in found.measured}
+            if header is not None:
+                output.replace(output.with_suffix(".toml.bak"))  # comments that a person wrote stand there
             write_header(output, str(devices), feeders, found.classes, notes)
     except OSError as error:
         raise SettingsError(f"{output}: cannot be written: {error.strerror}; give another --output") from error
+
+
+def _note(found: Catalogue, name: str) -> str:
+    """What a person has to do about a class without a listed nameplate."""
+    entry = found.classes[name]
+    return FILL_NOTE if entry.hashrate_th_per_s is None or entry.power_w is None else CHECK_NOTE
 
 
 def _tell(findings: list[Finding], found: Catalogue, output: Path | None) -> None:
@@ -125,7 +142,7 @@ def _tell(findings: list[Finding], found: Catalogue, output: Path | None) -> Non
             f"taken out: {row.mac or 'no MAC'} does not answer, and {row.endpoint.host} is another's now", markup=False
         )
     for name in sorted(found.measured):
-        out.print(f"class {name}: {CHECK_NOTE}", markup=False)
+        out.print(f"class {name}: {_note(found, name)}", markup=False)
     if output is not None:
         changes = f"{found.added} new, {found.moved} moved, {found.swapped} swapped"
         out.print(f"{output}: {len(found.rows)} machines ({changes})", markup=False)

@@ -18,6 +18,7 @@ from agent.asic.transport import Endpoint
 from gridpivot.curves import NAMEPLATE
 
 _MAKES = ("antminer ", "whatsminer ", "avalon ", "auradine ")
+_SUFFIX = r"([_ ]v[a-z]?\d{2,3}[a-z]?)?"  # Whatsminer: the board's revision
 FEEDER = "main"
 
 
@@ -27,7 +28,7 @@ class Catalogue:
 
     classes: Mapping[str, ClassEntry]
     rows: tuple[DeviceRow, ...]
-    measured: frozenset[str]  # classes whose nameplate was taken from readings: a person should check them
+    measured: frozenset[str]  # classes without a listed nameplate: taken from readings, or left to be filled in
     left_out: tuple[Finding, ...]
     displaced: tuple[DeviceRow, ...]  # silent ones whose address another known device has now: no place to ask them at
     added: int
@@ -102,10 +103,12 @@ def class_name(finding: Finding) -> str:
 
 
 def nameplate_model(model: str | None) -> str | None:
-    """The model of the nameplate table that this name begins with, longest first; None when there is none."""
-    said = (model or "").lower()
-    fits = [name for name in NAMEPLATE if said.startswith(name.lower())]
-    return max(fits, key=len, default=None)
+    """The model of the nameplate table that this is, hardware suffix (`_VL30`) or not; None where the table has none.
+
+    A name that only begins like one (`S19 Pro+ Hyd`) is another machine.
+    """
+    said = (model or "").strip().lower()
+    return next((name for name in NAMEPLATE if re.fullmatch(re.escape(name.lower()) + _SUFFIX, said)), None)
 
 
 def _class(members: Iterable[Finding]) -> tuple[ClassEntry, bool]:
@@ -121,6 +124,6 @@ def _class(members: Iterable[Finding]) -> tuple[ClassEntry, bool]:
     return ClassEntry(
         family=family,
         model=found[0].model or "unknown",
-        hashrate_th_per_s=round(statistics.median(hashrates), 1) if hashrates else 100.0,
-        power_w=round(statistics.median(watts)) if watts else 3500.0,
+        hashrate_th_per_s=round(statistics.median(hashrates), 1) if hashrates else None,
+        power_w=round(statistics.median(watts)) if watts else None,
     ), True

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.asic.conversation import Line
@@ -49,6 +49,8 @@ class Probing:
     per_s: float = 0.0  # addresses a second at most; 0 = as fast as it goes
     doors: Ports | None = None
     logins: Mapping[str, Login] | None = None
+    library: bool = True  # ask pyasic-rs about what no family knows
+    library_s: float = 15.0  # it identifies over the network first
 
 
 def doors_of(probing: Probing) -> tuple[int, ...]:
@@ -89,10 +91,18 @@ async def look(host: str, probing: Probing) -> Finding | None:
     open_ports = await _knock(host, doors_of(probing), probing.knock_s)
     if not open_ports:
         return None
-    family = await _recognise(host, open_ports, probing)
-    if family is None:
-        return Finding(host, note=f"answers on {', '.join(map(str, open_ports))}, no family knows it")
-    return await _introduce(host, family, probing)
+    told = f"answers on {', '.join(map(str, open_ports))}"
+    try:
+        family = await _recognise(host, open_ports, probing)
+        if family is not None:
+            return await _introduce(host, family, probing)
+        if probing.library:
+            found = await _introduce(host, FAMILIES[OTHER], replace(probing, deadline_s=probing.library_s))
+            if found.model is not None:
+                return found
+    except Exception as error:  # a defect in one family's parser must not end the search of a whole site
+        return Finding(host, note=f"{told}, then {type(error).__name__} in its family: please report it")
+    return Finding(host, note=f"{told}, no family knows it")
 
 
 async def _knock(host: str, ports: tuple[int, ...], knock_s: float) -> tuple[int, ...]:
