@@ -84,7 +84,7 @@ def _sentence(model: type[BaseModel], path: Path | None, text: str, fault: Mappi
 
 
 def _secret(key: str) -> bool:
-    return re.search(r"password|token|secret|key$", key) is not None
+    return re.search(r"password|credential|login|token|secret|key$", key) is not None
 
 
 def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> Iterator[str]:

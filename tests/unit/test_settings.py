@@ -83,3 +83,15 @@ def test_unknown_key_suggests_the_nearest(tmp_path: Path) -> None:
 )
 def test_senseless_value_says_what_to_do(tmp_path: Path, old: str, new: str, says: str) -> None:
     assert says in fault(tmp_path, GOOD.replace(old, new, 1))
+
+
+def test_a_password_in_the_wrong_place_is_not_repeated(tmp_path: Path) -> None:
+    from agent.settings import AgentSettings
+
+    path = tmp_path / "agent.toml"
+    for line in ('whatsminer = "hunter2"', 'password = "hunter2"', 'whatsminer = ["hunter2"]', "whatsminer = 17"):
+        path.write_text(f'site = "a"\n[asic.credentials]\n{line}\n')
+        with pytest.raises(SettingsError) as caught:
+            load(AgentSettings, path, "GRIDPIVOT_AGENT", {})
+        assert "asic.credentials" in str(caught.value)
+        assert "hunter2" not in str(caught.value) and "17" not in str(caught.value).split(": ", 1)[1]
