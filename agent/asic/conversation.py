@@ -27,6 +27,7 @@ from agent.asic.family import (
 )
 from agent.asic.keyring import DeviceKeys
 from agent.asic.repair import parse_reply
+from agent.asic.sharing import share
 from agent.asic.transport import Endpoint, ask, call, fetch
 from gridpivot.errors import BadReply, DeviceUnreachable
 from gridpivot.vocabulary import Mode, Reason
@@ -149,7 +150,10 @@ class Line:
             replies = await self._ask_fast()
         if slow:
             self.memory.refused.clear()  # new firmware may know what the old one refused
-            self.memory.slow_missed = await self._ask_slow()
+            self.memory.slow_missed = await self._ask_slow(self.family.slow_requests(self.memory))
+        elif self.memory.recheck:
+            requests = self.family.slow_requests(self.memory)
+            await self._ask_slow(tuple(request for request in requests if request.name in self.memory.recheck))
         reading = self.family.parse(replies, self.memory)
         if reading.reason is Reason.NONE and self.memory.slow_missed is not Reason.NONE:
             return replace(reading, reason=self.memory.slow_missed)
@@ -186,9 +190,9 @@ class Line:
             replies.update(parts)
         return replies
 
-    async def _ask_slow(self) -> Reason:
+    async def _ask_slow(self, requests: tuple[Request, ...]) -> Reason:
         missed = Reason.NONE
-        for request in self.family.slow_requests(self.memory):
+        for request in requests:
             self.memory.slow_replies.pop(request.name, None)
             wants_login = isinstance(request, HttpRequest) and request.auth in _PASSWORDS
             if wants_login and self._login() is None:
@@ -196,7 +200,8 @@ class Line:
                 missed = Reason.UNAUTHORISED if barred else Reason.NO_CREDENTIALS
                 continue
             try:
-                self.memory.slow_replies[request.name] = await self.put(request)
+                self.memory.slow_replies[request.name] = share(await self.put(request))
+                self.memory.recheck.discard(request.name)  # one that fails (the daemon restarts) is asked again
             except DeviceUnreachable as error:
                 if error.reason in (Reason.UNAUTHORISED, Reason.NO_CREDENTIALS):
                     missed = Reason(error.reason)

@@ -212,6 +212,7 @@ class Memory:
     dialect: str = ""
     dialect_until_s: float = 0.0
     refused: set[str] = field(default_factory=set)
+    recheck: set[str] = field(default_factory=set)  # slow facts that a command has outdated
     slow_replies: dict[str, Any] = field(default_factory=dict)
     slow_missed: Reason = Reason.NONE  # why slow facts could not be had, when it is a matter of credentials
 
@@ -253,7 +254,7 @@ class Family(ABC):
     capabilities: ClassVar[Capabilities]
     ports: ClassVar[Ports] = Ports()
     factory_login: ClassVar[Login | None] = None  # public knowledge, tried only where settings allow it
-    slow_after_command: ClassVar[bool] = True  # whether a command outdates the slow facts (a mode that is read there)
+    outdated_by_command: ClassVar[frozenset[str] | None] = None  # slow facts to read anew behind a command; None = all
     probes: ClassVar[tuple[Request, ...]] = ()  # what discovery asks an unknown address for, without a login
 
     @abstractmethod

@@ -264,9 +264,14 @@ class AsicPoller:
 
     def _commanded(self, row: int, mode: Mode) -> None:
         """Look again once the device has settled, with the slow facts where its mode is one of them."""
-        slow = self._lines[row].family.slow_after_command
-        if slow:
-            self._lines[row].memory.slow_replies.clear()
+        memory, outdated = self._lines[row].memory, self._lines[row].family.outdated_by_command
+        slow = outdated is None
+        if outdated is None:
+            memory.slow_replies.clear()
+        else:
+            memory.recheck |= outdated
+            for name in outdated:
+                memory.slow_replies.pop(name, None)
         self._pace.commanded(row, mode, self._clock.now().monotonic_s, slow=slow)
 
 

@@ -67,6 +67,7 @@ class Antminer(Family):
         source="no sourced figure for speed, minutes are assumed; the mode is in the stored configuration",
         connections=2,
     )
+    outdated_by_command = frozenset({READ_CONF.name})  # the mode stands there
     ports = Ports(aux=6060)
     factory_login = Login("root", "root")  # public knowledge
     probes = (plain("version"), HttpRequest("web_root", "GET", "/", auth=Auth.NONE, plain_text=True))

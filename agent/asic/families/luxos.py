@@ -51,7 +51,7 @@ class LuxOs(Family):
         cost="seconds of lost hashing; boards may tune for a minute after a profile change",
         source="vendor: sleep in under 5 s, full power in under 10 s in fast mode; 60 s is charged for tuning",
     )
-    slow_after_command = False
+    outdated_by_command = frozenset()
     probes = (plain("version"),)
 
     def requests(self, memory: Memory) -> tuple[Request, ...]:

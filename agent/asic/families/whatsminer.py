@@ -81,7 +81,7 @@ class Whatsminer(Family):
     )
     factory_login = Login("super", "admin")  # public knowledge
 
-    slow_after_command = False
+    outdated_by_command = frozenset()
     probes = (ApiRequest("get_version", b'{"cmd":"get_version"}'),)
 
     def requests(self, memory: Memory) -> tuple[Request, ...]:
