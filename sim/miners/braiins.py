@@ -79,7 +79,7 @@ class SimBraiins(WireMiner):
     def set_target(self, watts: int) -> bool:
         """Take a power target [W]; False when it lies outside the tuner's range."""
         mode = self._target_mode(watts)
-        if mode is None or watts > self.kind.modes[_HASHING[-1]].power_w + 1:
+        if mode is None or watts > max(point.power_w for point in self.kind.modes.values()) + 1:
             return False
         self.target_w = watts
         if not self.paused:

@@ -13,7 +13,7 @@ from agent.asic.registry import CAPABILITIES, FAMILIES
 from agent.asic.settings import AsicSettings
 from gridpivot.clock import SystemClock
 from gridpivot.columns import DeviceTable
-from gridpivot.vocabulary import DeviceState, Mode, Provenance
+from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 from sim.miners.fleet import CLASSES, EVERY_FAMILY, WireMiners
 
 pytestmark = pytest.mark.unit
@@ -44,19 +44,21 @@ async def test_every_family_is_read_shed_and_seen_asleep(until: Until) -> None:
             if CAPABILITIES[miner.family].has_power:
                 assert table["power_w"][row] == pytest.approx(miner.machine.true_power_w(miner.clock()), rel=0.25)
                 assert table["provenance"][row] in (Provenance.DEVICE.code, Provenance.MODELLED.code)
-        poller.command(np.arange(len(fleet.miners)), Mode.SLEEP, clock.now())
-        await until(lambda: all(miner.machine.mode is Mode.SLEEP for miner in fleet.miners), 20.0)
-        await until(
-            lambda: all(
-                (order := poller.last_command(row)) is not None and order.ended_s is not None
-                for row in range(len(fleet.miners))
-            )
-        )
-        refused = {
-            fleet.miners[r].family: poller.last_command(r)
-            for r in range(len(fleet.miners))
-            if poller.last_command(r).reason != "none"
-        }  # type: ignore[union-attr]
-        assert refused == {}
+        rows = np.arange(len(fleet.miners))
+
+        async def moved(which: np.ndarray, mode: Mode) -> None:
+            poller.command(which, mode, clock.now())
+            await until(lambda: all(fleet.miners[row].machine.mode is mode for row in which), 25.0)
+            await until(lambda: all((order := poller.last_command(row)) and order.ended_s for row in which), 25.0)
+            ended = {fleet.miners[row].family: poller.last_command(row) for row in which}
+            assert {name: order for name, order in ended.items() if order and order.reason is not Reason.NONE} == {}
+
+        await moved(rows, Mode.SLEEP)
+        fast = np.array([CAPABILITIES[miner.family].shed_s <= 10.0 for miner in fleet.miners])
+        await until(lambda: bool((look()["state"][fast] == DeviceState.SLEEPING.code).all()), 20.0)
+        await moved(rows, Mode.NORMAL)
+        with_low = np.array([row for row in rows if Mode.LOW in fleet.miners[row].kind.modes])
+        assert len(with_low) > len(rows) // 2
+        await moved(with_low, Mode.LOW)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
