@@ -244,6 +244,10 @@ async def serve(settings: AgentSettings, clock: Clock | None = None) -> None:
             http=f"http://{settings.http.host}:{port}/metrics",
             stage=agent.policy.stage.value,
         )
+        governor = settings.governor
+        if agent.policy.stage is Stage.FULL and not governor.wake_batch_devices and not governor.wake_interval_s:
+            told = "no interval and no count: machines wake as fast as power allows; set wake_interval_s or wake_batch_devices"
+            log.warning("wakes come at once", why=told)
         tasks = [asyncio.create_task(work()) for work in (*equipment.work, agent.run)]
         tasks += [asyncio.create_task(work(agent.say)) for work in equipment.telling]
         tasks.append(asyncio.create_task(_keep_status(agent, settings, clock)))
