@@ -8,6 +8,8 @@ from typing import Any
 
 from gridpivot.errors import BadReply
 
+ABSURD_C = 10_000.0  # parsers pass hot nonsense on up to here, so that belief refuses and counts it
+
 
 def number(value: Any) -> float | None:
     """A finite number from what firmware sends (int, float, "12.5", "1,234"), else None."""

@@ -16,3 +16,4 @@ class WireFault(StrEnum):
     ENDLESS = "endless"  # answers for ever
     GARBAGE = "garbage"  # not JSON
     TRUNCATED = "truncated"  # half a reply
+    TRICKLE = "trickle"  # one byte a second

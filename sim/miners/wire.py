@@ -64,6 +64,9 @@ class ApiPort(asyncio.Protocol):
         if fault in (WireFault.HUGE, WireFault.ENDLESS):
             self._feeding = asyncio.create_task(self._feed(transport, 160 if fault is WireFault.HUGE else 10**9))
             return
+        if fault is WireFault.TRICKLE:
+            self._feeding = asyncio.create_task(self._trickle(transport))
+            return
         reply = self._miner.answer(request) if isinstance(request, dict) else None
         if fault is WireFault.GARBAGE:
             reply = b"<html>no miner here</html>"
@@ -79,6 +82,13 @@ class ApiPort(asyncio.Protocol):
             transport.write(b'{"x":"' + b"y" * 65_530)
             await asyncio.sleep(0.001)
         transport.close()
+
+    async def _trickle(self, transport: asyncio.Transport) -> None:
+        for letter in b'{"STATUS":[{"STATUS":"S"}]}':
+            if transport.is_closing():
+                return
+            transport.write(bytes((letter,)))
+            await asyncio.sleep(1.0)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop feeding."""

@@ -32,7 +32,7 @@ from agent.asic.family import (
     Reading,
     Request,
 )
-from agent.asic.figures import bounded, count, first, number, scaled, status_of, text_or_none
+from agent.asic.figures import ABSURD_C, bounded, count, first, number, scaled, status_of, text_or_none
 from gridpivot.errors import BadReply, DeviceUnreachable
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 
@@ -293,4 +293,4 @@ def _hottest(stats: Mapping[str, Any]) -> float | None:
 
 
 def _temperatures(values: Sequence[Any]) -> list[float]:
-    return [value for raw in values if (value := bounded(raw, 1, 200)) is not None]
+    return [value for raw in values if (value := bounded(raw, 1, ABSURD_C)) is not None]

@@ -30,7 +30,7 @@ from agent.asic.family import (
     Request,
     Token,
 )
-from agent.asic.figures import bounded, count, first, require_mapping, scaled, status_of, text_or_none
+from agent.asic.figures import ABSURD_C, bounded, count, first, require_mapping, scaled, status_of, text_or_none
 from gridpivot.errors import BadReply, DeviceUnreachable
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 
@@ -129,7 +129,7 @@ class Auradine(Family):
             power_w=power_w,
             hashrate_hs=hashrate_hs,
             temp_c=max(
-                (t for t in (heat, *(bounded(b.get("Temperature"), 1, 200) for b in boards)) if t is not None),
+                (t for t in (heat, *(bounded(b.get("Temperature"), 1, ABSURD_C) for b in boards)) if t is not None),
                 default=None,
             ),
             state=state,
@@ -293,7 +293,7 @@ def _hottest(reply: Any) -> float | None:
         if part.get("ID") == 0:
             continue
         for row in _rows(part, "ChipTemp") + _rows(part, "BoardTemp"):
-            value = bounded(row.get("Temperature"), 1, 200)
+            value = bounded(row.get("Temperature"), 1, ABSURD_C)
             known += [] if value is None else [value]
     return max(known, default=None)
 

@@ -26,7 +26,7 @@ from agent.asic.family import (
     Reading,
     Request,
 )
-from agent.asic.figures import bounded, count, first, number, scaled, status_of, text_or_none
+from agent.asic.figures import ABSURD_C, bounded, count, first, number, scaled, status_of, text_or_none
 from gridpivot.errors import BadReply, DeviceUnreachable
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 
@@ -210,8 +210,8 @@ def _field(raw: Any, index: int) -> float | None:
 
 
 def _hottest(figures: Mapping[str, Any]) -> float | None:
-    chips = [bounded(part, 1, 200) for key in ("TMax", "MTmax") for part in str(figures.get(key, "")).split()]
-    boards = [bounded(figures.get(key), 1, 200) for key in ("HBOTemp", "HBITemp")]
+    chips = [bounded(part, 1, ABSURD_C) for key in ("TMax", "MTmax") for part in str(figures.get(key, "")).split()]
+    boards = [bounded(figures.get(key), 1, ABSURD_C) for key in ("HBOTemp", "HBITemp")]
     return max((t for t in chips if t is not None), default=max((t for t in boards if t is not None), default=None))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from agent.asic.family import Auth, HttpRequest, Login, Token
-from agent.asic.figures import bounded, count, scaled, text_or_none
+from agent.asic.figures import ABSURD_C, bounded, count, scaled, text_or_none
 from gridpivot.errors import BadReply
 
 NAME = "graphql"
@@ -154,5 +154,5 @@ def _temperatures(solver: Any) -> list[float]:
         value
         for board in rows(at(solver, "childSolvers"))
         for sensor in rows(at(board, "temperatures"))
-        if (value := bounded(at(sensor, "degreesC"), -40, 200)) is not None
+        if (value := bounded(at(sensor, "degreesC"), -40, ABSURD_C)) is not None
     ]

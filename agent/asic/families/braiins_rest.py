@@ -13,7 +13,7 @@ import orjson
 
 from agent.asic.families.braiins_graphql import at, rows
 from agent.asic.family import Auth, HttpRequest, Login, Token
-from agent.asic.figures import bounded, count, scaled, text_or_none
+from agent.asic.figures import ABSURD_C, bounded, count, scaled, text_or_none
 
 STATS, DETAILS, COOLING = "miner/stats", "miner/details", "cooling/state"
 TUNER, CONFIG, POOLS, ERRORS, BOARDS = (
@@ -103,7 +103,7 @@ def figures(replies: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "power_w": scaled(at(stats, "power_stats", "approximated_consumption", "watt")),
         "hashrate_hs": scaled(at(stats, "miner_stats", "real_hashrate", "last_5s", "gigahash_per_second"), 1e9),
-        "temp_c": bounded(at(cooling, "highest_temperature", "temperature", "degree_c"), -40, 200),
+        "temp_c": bounded(at(cooling, "highest_temperature", "temperature", "degree_c"), -40, ABSURD_C),
         "uptime_s": scaled(at(details, "bosminer_uptime_s")),
         "fan_rpm": max(
             (rpm for fan in rows(at(cooling, "fans")) if (rpm := scaled(at(fan, "rpm"))) is not None), default=None

@@ -27,7 +27,7 @@ from agent.asic.family import (
     Reading,
     Request,
 )
-from agent.asic.figures import bounded, count, number, require_mapping, scaled, text_or_none
+from agent.asic.figures import ABSURD_C, bounded, count, number, require_mapping, scaled, text_or_none
 from gridpivot.errors import BadReply
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 
@@ -254,7 +254,7 @@ def _hottest(boards: Any, temps: Any) -> float | None:
     raw = [_mapping(board).get("Temperature") for board in _rows(boards)]
     if not raw:
         raw = [value for row in _rows(temps) for value in _rows(_mapping(row).get("Data"))]
-    return max((value for one in raw if (value := bounded(one, -40, 200)) is not None), default=None)
+    return max((value for one in raw if (value := bounded(one, -40, ABSURD_C)) is not None), default=None)
 
 
 def _state(operating: str | None, hashrate_hs: float | None, uptime_s: float | None) -> DeviceState:

@@ -25,7 +25,7 @@ from agent.asic.family import (
     Reading,
     Request,
 )
-from agent.asic.figures import bounded, count, first, number, scaled, status_of, text_or_none
+from agent.asic.figures import ABSURD_C, bounded, count, first, number, scaled, status_of, text_or_none
 from gridpivot.errors import BadReply, DeviceUnreachable
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 
@@ -249,7 +249,7 @@ def _hottest(temps: Any) -> float | None:
         for row in (rows if isinstance(rows, list) else [])
         if isinstance(row, Mapping)
         for key, raw in row.items()
-        if key not in ("ID", "TEMP") and (value := bounded(raw, -40, 200))
+        if key not in ("ID", "TEMP") and (value := bounded(raw, -40, ABSURD_C))
     ]
     return max(known, default=None)
 

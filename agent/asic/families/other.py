@@ -23,7 +23,7 @@ from agent.asic.family import (
     Request,
     answered,
 )
-from agent.asic.figures import bounded, require_mapping, scaled, text_or_none
+from agent.asic.figures import ABSURD_C, bounded, require_mapping, scaled, text_or_none
 from gridpivot.errors import BadReply
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 
@@ -154,8 +154,8 @@ def _hashrate(raw: Any) -> float | None:
 
 def _hottest(boards: list[Mapping[str, Any]], average: Any) -> float | None:
     keys = ("outlet_chip_temperature", "inlet_chip_temperature", "board_temperature")
-    known = [t for row in boards for key in keys if (t := bounded(row.get(key), 1, 200)) is not None]
-    return max(known, default=bounded(average, 1, 200))
+    known = [t for row in boards for key in keys if (t := bounded(row.get(key), 1, ABSURD_C)) is not None]
+    return max(known, default=bounded(average, 1, ABSURD_C))
 
 
 def _seconds(raw: Any) -> float | None:

@@ -28,7 +28,7 @@ from agent.asic.family import (
     Request,
     Token,
 )
-from agent.asic.figures import bounded, count, number, require_mapping, scaled, text_or_none
+from agent.asic.figures import ABSURD_C, bounded, count, number, require_mapping, scaled, text_or_none
 from gridpivot.errors import BadReply, DeviceUnreachable
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 
@@ -331,7 +331,7 @@ def _serial(info: Mapping[str, Any]) -> str | None:
 
 
 def _hottest(miner: Mapping[str, Any]) -> float | None:
-    known = (bounded(_mapping(miner.get(key)).get("max"), 1, 200) for key in ("chip_temp", "pcb_temp"))
+    known = (bounded(_mapping(miner.get(key)).get("max"), 1, ABSURD_C) for key in ("chip_temp", "pcb_temp"))
     return max((value for value in known if value is not None), default=None)
 
 

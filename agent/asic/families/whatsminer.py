@@ -33,6 +33,7 @@ from agent.asic.family import (
     Token,
 )
 from agent.asic.figures import (
+    ABSURD_C,
     bounded,
     count,
     first,
@@ -140,7 +141,7 @@ class Whatsminer(Family):
             power_w=power_w,
             hashrate_hs=hashrate_hs,
             temp_c=_first_known(
-                *(bounded(summary.get(key), -40, 200) for key in ("Chip Temp Max", "Chip Temp Avg", "Temperature"))
+                *(bounded(summary.get(key), -40, ABSURD_C) for key in ("Chip Temp Max", "Chip Temp Avg", "Temperature"))
             ),
             state=state,
             mode=_mode(off, status, summary, state),

@@ -28,7 +28,7 @@ from agent.asic.family import (
     Reading,
     Request,
 )
-from agent.asic.figures import bounded, count, number, require_mapping, scaled, text_or_none
+from agent.asic.figures import ABSURD_C, bounded, count, number, require_mapping, scaled, text_or_none
 from gridpivot.errors import BadReply
 from gridpivot.vocabulary import DeviceState, Mode, Provenance, Reason
 
@@ -117,7 +117,9 @@ class WhatsminerV3(Family):
         return Reading(
             power_w=power_w,
             hashrate_hs=hashrate_hs,
-            temp_c=_first_known(*(bounded(summary.get(key), -40, 200) for key in ("chip-temp-max", "chip-temp-avg"))),
+            temp_c=_first_known(
+                *(bounded(summary.get(key), -40, ABSURD_C) for key in ("chip-temp-max", "chip-temp-avg"))
+            ),
             state=state,
             mode=_mode(working, state, miner, power),
             reason={DeviceState.WAKING: Reason.WAKING, DeviceState.FAULT: Reason.FAULT}.get(state, Reason.NONE),
