@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,12 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from agent.cli_discover import discover
-from agent.cli_locks import Config, Json, StateDir, lock, locks, unlock
+from agent.cli_locks import lock, locks, unlock
+from agent.cli_options import Config, Json, StateDir, load_settings
 from gridpivot import __version__, console
 from gridpivot.errors import BadReply, GridpivotError, SettingsError
 
 if TYPE_CHECKING:
-    from agent.settings import AgentSettings
+    pass
 
 app = typer.Typer(
     name="gridpivot-agent",
@@ -27,20 +27,6 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-
-
-def load_settings(config: Path | None, state_dir: Path | None) -> AgentSettings:
-    """Settings from the file, the default file, or the environment alone; raises SettingsError."""
-    from agent.settings import DEFAULT_CONFIG, ENV_PREFIX, AgentSettings
-    from gridpivot.settings import load
-
-    path = config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
-    if path is None and f"{ENV_PREFIX}__SITE" not in os.environ:
-        raise SettingsError(
-            f"{DEFAULT_CONFIG}: no such file; give --config FILE, or set {ENV_PREFIX}__SITE to report this host alone"
-        )
-    settings = load(AgentSettings, path, ENV_PREFIX)
-    return settings if state_dir is None else settings.model_copy(update={"state_dir": state_dir})
 
 
 @app.command()

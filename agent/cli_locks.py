@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import getpass
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from agent.cli_options import Config, Json, StateDir, load_settings
 from gridpivot import console
 from gridpivot.errors import GridpivotError, SettingsError
 
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from agent.asic.inventory_file import DeviceRow
     from agent.asic.locks import Lock
     from agent.settings import AgentSettings
-
-Config = Annotated[
-    Path | None, typer.Option("--config", "-c", help="Settings file.  [default: /etc/gridpivot/agent.toml]")
-]
-StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Where the agent keeps its state.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def lock(
@@ -38,7 +32,7 @@ def lock(
     """Forbid every command to a device, rack, PDU, container or feeder until it is unlocked: hands are in it."""
     from agent.asic.locks import covers, parse_target, set_locks
 
-    settings = _settings(config, state_dir)
+    settings = load_settings(config, state_dir)
     rows = _rows(settings)
     wanted = [parse_target(text, rows) for text in targets]
     for target in wanted:
@@ -64,7 +58,7 @@ def unlock(
     """Let commands through again."""
     from agent.asic.locks import clear_locks, parse_target
 
-    settings = _settings(config, state_dir)
+    settings = load_settings(config, state_dir)
     rows = _rows(settings)
     gone = clear_locks(settings.state_dir, [parse_target(text, rows) for text in targets])
     for held in gone:
@@ -78,7 +72,7 @@ def locks(config: Config = None, state_dir: StateDir = None, json: Json = False)
     from agent.asic.locks import covers, read_locks
     from gridpivot.shapes import LockFigures, LocksShape
 
-    settings = _settings(config, state_dir)
+    settings = load_settings(config, state_dir)
     rows = _rows(settings)
     held: tuple[Lock, ...] = read_locks(settings.state_dir)
     figures = [
@@ -107,12 +101,6 @@ def locks(config: Config = None, state_dir: StateDir = None, json: Json = False)
         since = entry.set_at.strftime("%Y-%m-%d %H:%MZ")
         table.add_row(escape(entry.target), count, escape(entry.by), since, escape(entry.reason))
     Console().print(table)
-
-
-def _settings(config: Path | None, state_dir: Path | None) -> AgentSettings:
-    from agent.cli import load_settings
-
-    return load_settings(config, state_dir)
 
 
 def _rows(settings: AgentSettings) -> tuple[DeviceRow, ...]:

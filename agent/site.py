@@ -24,6 +24,7 @@ from agent.governor.lease import PlanBook, PlanJournal, SitePolicy
 from agent.governor.meter_watch import MeterWatch
 from agent.governor.recall import Recall
 from agent.governor.state import Actions, GovernorState, Orders, Policy, Sensed
+from agent.notices import Notices
 from agent.uplink.reports import event, inventory_message, rollup
 from agent.uplink.session import Uplink, UplinkTarget
 from gridpivot.clock import Clock, Instant
@@ -32,7 +33,7 @@ from gridpivot.link.codec import KIND_OF, encode_payload
 from gridpivot.link.lanes import Lane
 from gridpivot.v1 import plan_pb2, telemetry_pb2
 from gridpivot.v1 import session_pb2 as wire
-from gridpivot.vocabulary import EventKind, MeterTrust, PlanState, Reason, Rung, Stage
+from gridpivot.vocabulary import EventKind, PlanState, Reason, Rung, Stage
 
 log = structlog.get_logger("agent.site")
 
@@ -114,13 +115,9 @@ class SiteAgent:
         self._target, self._state_dir = target, state_dir
         self._applied: tuple[int, int] = (0, 0)
         self._steady = 0
+        self._notices = Notices(lambda kind, message, figures=None: self.say(kind, message, figures))
         self._quiet = False
         self._next_devices_s = float("inf")
-        self._said_trust: MeterTrust | None = None
-        self._said_leased: bool | None = None
-        self._said_events: dict[str, float] = {}
-        self._said_disk: str | None = None
-        self._said_pools = False
 
     async def run(self) -> None:
         """Govern and report until cancelled."""
@@ -254,43 +251,15 @@ class SiteAgent:
         self._send(wire.LANE_EVENTS, event(kind, message, self._clock.now(), figures, plan_status))
 
     def _notice(self, actions: Actions, now: Instant) -> None:
-        trust = actions.picture.meter_trust
-        if trust is not self._said_trust:
-            if trust is MeterTrust.TRUSTED:
-                self.say(EventKind.METER_TRUSTED, "site meter is believed")
-            elif self.state.trusted_w is not None or trust is not MeterTrust.ABSENT:
-                assumed_mw = actions.picture.assumed_w / 1e6
-                self.say(EventKind.METER_FAULT, f"site meter is {trust.value}; assuming {assumed_mw:.2f} MW")
-            self._said_trust = trust
-        leased = self.book.leased(now)
-        if self._said_leased and not leased and self.orders is not None:
-            self.say(EventKind.LEASE_EXPIRED, f"plan lease ended; standing on {self.orders.rung.value}")
+        picture, notices = actions.picture, self._notices
+        notices.meter(picture.meter_trust, self.state.trusted_w is not None, picture.assumed_w)
+        if self.orders is not None and notices.lease(self.book.leased(now), self.orders.rung.value):
             self._report_status(PlanState.EXPIRED, None)
-        self._said_leased = leased
-        events = self.book.active_events(now)
-        for event_id in events.keys() - self._said_events.keys():
-            self.say(EventKind.GRID_EVENT_STARTED, f"grid event {event_id}", {"ceiling_w": events[event_id]})
-        for event_id in self._said_events.keys() - events.keys():
-            self.say(EventKind.GRID_EVENT_ENDED, f"grid event {event_id} is over")
-        self._said_events = events
-        self._notice_disk()
-        self._notice_pools()
+        notices.events(self.book.active_events(now))
+        if self.uplink is not None:
+            notices.disk(self.uplink.spool.degraded)
+        notices.pools(pools_dead(self.table, self.policy), int((self.table["reason"] == Reason.NO_POOL.code).sum()))
         self._notice_applied(actions)
-
-    def _notice_pools(self) -> None:
-        """Said once when most of what hashes is not paid any more, and forgotten when it is."""
-        lost = pools_dead(self.table, self.policy)
-        if lost and not self._said_pools:
-            unpaid = int((self.table["reason"] == Reason.NO_POOL.code).sum())
-            self.say(EventKind.POOLS_LOST, f"{unpaid} machines hash without accepted shares; nobody is woken")
-        self._said_pools = lost
-
-    def _notice_disk(self) -> None:
-        """Said once when the disk begins to refuse, once when it takes records again."""
-        if self.uplink is None or (self.uplink.spool.degraded is None) == (self._said_disk is None):
-            return
-        self._said_disk = self.uplink.spool.degraded
-        self.say(EventKind.SPOOL_DEGRADED, self._said_disk or "the disk takes records again")
 
     def _notice_applied(self, actions: Actions) -> None:
         picture = actions.picture
