@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,6 +52,8 @@ def run(wanted: Wanted) -> None:
     count = sum(map(len, spans))
     if count > MANY_ADDRESSES and not wanted.many:
         raise SettingsError(f"{count} addresses are more than a /15 has; give smaller ranges, or --yes if it is meant")
+    if wanted.output is not None and not os.access(wanted.output.parent, os.W_OK):
+        raise SettingsError(f"{wanted.output}: its directory is not there or not yours to write; give another --output")
     header, rows = _existing(wanted.output)
     raise_file_limit(2 * wanted.concurrency + 256)
     odd = Endpoint("", wanted.api_port, wanted.web_port)
@@ -129,7 +132,10 @@ def _tell(findings: list[Finding], found: Catalogue, output: Path | None) -> Non
     for (family, model, firmware), number in sorted(counts.items()):
         table.add_row(escape(family), escape(model), escape(firmware), str(number))
     out = Console()
-    out.print(table)
+    if findings:
+        out.print(table)
+    else:
+        out.print("nothing answered: are these the right ranges, and is this machine on that network?")
     for finding in found.left_out[:SHOWN]:
         out.print(f"left out: {finding.host}: {finding.note or 'no family'}", markup=False)
     if len(found.left_out) > SHOWN:
