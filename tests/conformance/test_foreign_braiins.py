@@ -6,13 +6,11 @@ Ports are fixed in both libraries (4028, 80, 50051): each machine has a loopback
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 import warnings
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
@@ -24,6 +22,7 @@ from gridpivot.curves import miner_class
 from gridpivot.vocabulary import Mode
 from sim.miners.braiins import SimBraiins, SimBraiins2109, SimBraiins2505, SimBraiins2511
 from sim.miners.machine import Machine
+from tests.conformance.foreign import absent, pyasic_of, pyasic_rs_of
 
 pytestmark = pytest.mark.system
 
@@ -33,11 +32,6 @@ MINERS: dict[str, tuple[type[SimBraiins], str]] = {
     "25.11": (SimBraiins2511, "127.22.1.3"),
 }
 KIND = miner_class("s19xp", "braiins", "Antminer S19 XP", shed_s=1, wake_s=2)
-
-
-def absent(told: str) -> Any:
-    """A missing component: a failure in CI, else a skip of one line."""
-    return pytest.fail(told) if os.environ.get("CI") == "true" else pytest.skip(told)
 
 
 @asynccontextmanager
@@ -64,24 +58,6 @@ async def own_reading(miner: SimBraiins, memory: Memory) -> Reading:
 
 def own_memory() -> Memory:
     return Memory(mode_power_w={mode: point.power_w for mode, point in KIND.modes.items()})
-
-
-async def pyasic_rs_of(host: str) -> Any:
-    try:
-        from pyasic_rs import MinerFactory
-    except ImportError:
-        absent("pyasic-rs is not installed; the simulated miners were not checked by a foreign client")
-    return await MinerFactory().get_miner(host)
-
-
-async def pyasic_of(host: str) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import pyasic
-    except ImportError:
-        absent("pyasic is not installed; the simulated miners were not checked by a foreign client")
-    return await pyasic.get_miner(host)
 
 
 # pyasic-rs logs in to GraphQL releases with an empty password, so those machines have none.

@@ -3,72 +3,18 @@ both HTTP)."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import time
-import warnings
-from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
 
 import pytest
 
-from agent.asic.conversation import Line
-from agent.asic.family import Login, Memory, Reading
-from agent.asic.registry import FAMILIES
-from agent.asic.transport import Endpoint
 from gridpivot.curves import miner_class
 from gridpivot.vocabulary import Mode
 from sim.miners.epic import SimEpic
-from sim.miners.machine import Machine
+from tests.conformance.foreign import machine_at, own_reading, pyasic_of, pyasic_rs_of
 
 pytestmark = pytest.mark.system
 KIND = miner_class("s19xp", "epic", "Antminer S19 XP", shed_s=1, wake_s=2)
-
-
-def absent(told: str) -> Any:
-    """A missing component: a failure in CI, else a skip of one line."""
-    return pytest.fail(told) if os.environ.get("CI") == "true" else pytest.skip(told)
-
-
-@asynccontextmanager
-async def running(host: str) -> AsyncIterator[SimEpic]:
-    miner = SimEpic(Machine(KIND, 3, now_s=time.monotonic()), "02:00:00:00:00:0A")
-    try:
-        await miner.start(host, 4028, 80)
-    except OSError as error:
-        await miner.stop()
-        absent(f"ports 4028 and 80 of {host} cannot be bound ({error})")
-    try:
-        async with asyncio.timeout(50):
-            yield miner
-    finally:
-        await miner.stop()
-
-
-async def own_reading(miner: SimEpic) -> Reading:
-    memory = Memory(mode_power_w={mode: point.power_w for mode, point in KIND.modes.items()})
-    line = Line(FAMILIES["epic"], Endpoint(miner.host, 4028, 80), Login("", miner.password), memory, 3.0, Counter())
-    return await line.read(slow=True, now_s=time.monotonic())
-
-
-async def pyasic_rs_of(host: str) -> Any:
-    try:
-        from pyasic_rs import MinerFactory
-    except ImportError:
-        absent("pyasic-rs is not installed; the simulated miners were not checked by a foreign client")
-    return await MinerFactory().get_miner(host)
-
-
-async def pyasic_of(host: str) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import pyasic
-    except ImportError:
-        absent("pyasic is not installed; the simulated miners were not checked by a foreign client")
-    return await pyasic.get_miner(host)
+running = partial(machine_at, SimEpic, KIND)
 
 
 async def test_pyasic_rs_reads_what_we_read() -> None:
