@@ -109,7 +109,10 @@ class Patrol:
         self.looks = 0
         self._settings, self._poller, self._clock = settings.discovery, poller, clock
         self._probing = Probing(  # no logins: a look in the background offers no password to anybody
-            settings.deadline_s, concurrency=settings.discovery.concurrency, per_s=settings.discovery.rate_per_s
+            settings.deadline_s,
+            concurrency=settings.discovery.concurrency,
+            per_s=settings.discovery.rate_per_s,
+            library=False,  # heavy, and what it would name belongs into a discover that a person asked for
         )
         self._known = Known()
         count = poller.inventory.site.device_count
