@@ -17,9 +17,10 @@ from agent.governor.estimate import Estimate, effective_limits, estimate, note_m
 from agent.governor.gates import admit_wakes
 from agent.governor.last_resort import open_switches
 from agent.governor.meter_watch import MeterWatch
-from agent.governor.mining import choose_shed, restart_order, toward_plan, wake_batch, within_drop_ramp
+from agent.governor.mining import choose_shed, restart_order, toward_plan, wake_batch, within_drop_ramp, worn_out
 from agent.governor.reconcile import Standing, issue, reconcile
 from agent.governor.state import (
+    SLEEP,
     Actions,
     FanCommand,
     GovernorState,
@@ -101,7 +102,7 @@ def decide(
         wake_in_flight_w=now.wake_w,
         silent=now.silent,
     )
-    alone = _left_alone(state, standing) | dict(tick.refused)
+    alone = _left_alone(state, standing, policy) | dict(tick.refused)
     return Actions(tuple(tick.modes), tuple(tick.limits), picture, alone, tick.fans, tick.opened, tick.moves_open)
 
 
@@ -117,12 +118,7 @@ def _act(tick: _Tick, sensed: Sensed, standing: Standing, now: Estimate, orders:
     state, policy, now_s = tick.state, tick.policy, tick.now_s
     limits = effective_limits(state, sensed, now_s)
     wish_list = wishes(state, sensed, limits, orders, policy)
-    for rows, mode in restart_order(state, standing.drifted):
-        if mode is Mode.SLEEP:
-            tick.command(rows, mode, "drift")
-        elif target_w - now.worst_w > _rise_of(state, rows, mode):
-            tick.raised_now_w += _rise_of(state, rows, mode)
-            tick.command(rows, mode, "drift")
+    _restart(tick, sensed, standing, now, target_w)
     trusted, full = now.trust is MeterTrust.TRUSTED, policy.stage is Stage.FULL
     gap_w = max(0.0, now.likely_w - now.base_w)
     # A small part of an AI step may be covered by fast mining after the fact.
@@ -156,6 +152,25 @@ def _act(tick: _Tick, sensed: Sensed, standing: Standing, now: Estimate, orders:
     short_w = max(short_w, _guard(tick, sensed, standing, now, limits))
     _economics(tick, sensed, standing, orders, now, open_wishes, target_w, over_w, rise_w)
     return short_w
+
+
+def _restart(tick: _Tick, sensed: Sensed, standing: Standing, now: Estimate, target_w: float) -> None:
+    """Drifted machines are told again: down at once, up through the same gates as any other wake."""
+    state, policy = tick.state, tick.policy
+    again = restart_order(state, standing.drifted)
+    for rows, mode in again:
+        if mode is Mode.SLEEP:
+            tick.command(rows, mode, "drift")
+    up = tuple(move for move in again if move[1] is not Mode.SLEEP)
+    if not up:
+        return
+    still = breathe(state, sensed, standing.silent, (), 0.0, policy, tick.now_s).still
+    admitted, why = admit_wakes(state, sensed, still, up, policy)
+    tick.refused += why
+    for rows, mode in admitted:
+        if target_w - now.worst_w > _rise_of(state, rows, mode):
+            tick.raised_now_w += _rise_of(state, rows, mode)
+            tick.command(rows, mode, "drift")
 
 
 def _rise_of(state: GovernorState, rows: RowArray, mode: Mode) -> float:
@@ -223,7 +238,8 @@ def _economics(
     shedding = now.shed_credit_w + tick.shed_now_w > 0.002 * policy.ceiling_w
     air = breathe(state, sensed, standing.silent, moves.up, room_w, policy, now_s)
     tick.fans, room_w = air.fans, room_w - air.rise_w
-    up, tick.refused = admit_wakes(state, sensed, air.still, moves.up, policy)
+    up, why = admit_wakes(state, sensed, air.still, moves.up, policy)
+    tick.refused += why
     blocked = shedding or over_w > 0.0 or now.trust is not MeterTrust.TRUSTED or policy.stage is not Stage.FULL
     if blocked or room_w <= 0.0 or not up:
         if blocked or room_w <= 0.0:
@@ -251,11 +267,13 @@ def _budget(saved_w: float, ramp_w_per_min: float, elapsed_s: float) -> float:
     return min(saved_w + ramp_w_per_min * elapsed_s / 60.0, ramp_w_per_min / 2.0)
 
 
-def _left_alone(state: GovernorState, standing: Standing) -> dict[Reason, int]:
+def _left_alone(state: GovernorState, standing: Standing, policy: Policy) -> dict[Reason, int]:
+    worn = worn_out(state, policy) & standing.obeys & (state.desired > SLEEP)
     counts = {
         Reason.UNREACHABLE: int(standing.silent.sum()),
         Reason.LOCKED: int(standing.locked.sum()),
         Reason.IN_FLIGHT: int((state.pending != 0).sum()),
         Reason.FAILED: int((state.retries > 0).sum()),
+        Reason.WEAR: int(worn.sum()),
     }
     return {reason: count for reason, count in counts.items() if count}

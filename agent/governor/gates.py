@@ -16,7 +16,7 @@ from agent.governor.state import F64, SLEEP, BoolArray, GovernorState, Policy, S
 from gridpivot.columns import DeviceTable
 from gridpivot.vocabulary import DeviceState, Mode, Reason
 
-_HASHING = DeviceState.HASHING.code
+_HASHING, _SLEEPING = DeviceState.HASHING.code, DeviceState.SLEEPING.code
 POOLS_DEAD_FROM = 10  # machines without shares before their pools, not they, are to blame
 
 
@@ -79,7 +79,8 @@ def admit_wakes(
     dead = pools_dead(sensed.table, policy)
     allowed: list[tuple[RowArray, Mode]] = []
     for rows, mode in moves:
-        asleep = state.desired[rows] == SLEEP
+        # A machine that fell asleep by itself is woken too, whatever is wanted of it.
+        asleep = (state.desired[rows] == SLEEP) | (sensed.table["state"][rows] == _SLEEPING)
         if dead:
             why[Reason.NO_POOL] += int(asleep.sum())
             rows, asleep = rows[~asleep], asleep[~asleep]

@@ -13,7 +13,7 @@ import numpy as np
 from agent.backends import RowArray
 from agent.governor.gates import rises_w
 from agent.governor.reconcile import Standing
-from agent.governor.state import F64, NORMAL, SLEEP, GovernorState, Orders, Policy, Sensed
+from agent.governor.state import F64, NORMAL, SLEEP, BoolArray, GovernorState, Orders, Policy, Sensed
 from gridpivot.vocabulary import COMMANDABLE_MODES, Mode, Reason
 
 _NOTHING: RowArray = np.zeros(0, dtype=np.int64)
@@ -152,8 +152,8 @@ def toward_plan(
             step_up = target > source
             ready = mine & (state.desired == source + 1)
             ready &= rested >= (policy.min_off_s if source == 0 else policy.min_on_s)
-            if target == 0 and policy.cycles_per_day:
-                ready &= state.cycles_spent + 1.0 <= policy.cycles_per_day
+            if target == 0:
+                ready &= ~worn_out(state, policy)
             rows = np.flatnonzero(ready)
             if step_up:
                 rows = rows[sensed.table["reason"][rows] != Reason.NO_POOL.code]
@@ -162,6 +162,13 @@ def toward_plan(
                 (up if step_up else down).append((rows, COMMANDABLE_MODES[target]))
                 mine[rows] = False
     return Moves(tuple(down), tuple(up))
+
+
+def worn_out(state: GovernorState, policy: Policy) -> BoolArray:
+    """Machines whose cycles of the day are used up: economics puts none of them to sleep."""
+    if not policy.cycles_per_day:
+        return np.zeros(len(state.desired), dtype=bool)
+    return state.cycles_spent + 1.0 > policy.cycles_per_day
 
 
 def _transfers(have: np.ndarray, want: np.ndarray) -> list[tuple[int, int, int]]:

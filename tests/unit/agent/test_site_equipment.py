@@ -167,3 +167,19 @@ def test_a_site_that_only_watches_recalls_nothing(tmp_path: Path) -> None:
         world,
     )
     assert not watching.state.desired.any()
+
+
+def test_a_machine_that_drifted_to_sleep_waits_for_air_and_the_wear_of_others_is_counted(tmp_path: Path) -> None:
+    world = World(tmp_path, fans=(ContainerFans("C1"),), cycles_per_day=1.0)
+    world.fans.shown = {"C1": True}
+    world.run(30)
+    world.site.physics.command(np.arange(10), Mode.SLEEP, world.now_s)  # somebody's hand, not ours
+    world.fans.shown = {"C1": False}
+    world.run(60)
+    assert world.awake(slice(0, 10)) == 0
+    world.agent.state.cycles_spent[200:205] = 1.0
+    world.run(1)
+    assert world.agent.counters.left_alone[Reason.WEAR] >= 4
+    world.fans.shown = {"C1": True}
+    world.run(60)
+    assert world.awake(slice(0, 10)) == 10

@@ -181,3 +181,10 @@ def test_wear_is_shared_out_among_machines_of_a_class() -> None:
     standing = Standing(nobody, nobody, ~nobody, 0.0, np.zeros(0, dtype=np.int64))
     shed = choose_shed(site.state, site.sensed(), standing, 3.0 * KIND.modes[Mode.NORMAL].power_w)
     assert set(shed.rows.tolist()) & set(range(8, 12)) == set(range(8, 12))
+
+
+def test_a_machine_that_fell_asleep_by_itself_is_woken_through_the_same_gates() -> None:
+    site = Site()
+    site.state.desired[:] = Mode.NORMAL.code  # drifted: told to hash, found asleep
+    site.still[:6] = True
+    assert site.wakes() == ([6, 7, 8, 9, 10, 11], {Reason.NO_AIRFLOW: 6})
