@@ -117,6 +117,7 @@ class WireMiner(ABC):
         self.http_port = 0
         self.aux_port = 0
         self._servers: list[asyncio.Server] = []
+        self._open: set[asyncio.BaseTransport] = set()
 
     @property
     def kind(self) -> MinerClass:
@@ -141,16 +142,37 @@ class WireMiner(ABC):
         """Families with a third door listen here and set `aux_port`."""
 
     async def _listen(self, make: Callable[[], asyncio.Protocol], port: int) -> int:
-        server = await asyncio.get_running_loop().create_server(make, self.host, port)
+        server = await asyncio.get_running_loop().create_server(lambda: self._counted(make()), self.host, port)
         self._servers.append(server)
         taken: int = server.sockets[0].getsockname()[1]
         return taken
 
+    def _counted(self, port: asyncio.Protocol) -> asyncio.Protocol:
+        """The same port, its connection remembered while it is open: a server's `close` leaves connections standing."""
+        begun, ended = port.connection_made, port.connection_lost
+        mine: list[asyncio.BaseTransport] = []
+
+        def connection_made(transport: asyncio.BaseTransport) -> None:
+            mine.append(transport)
+            self._open.add(transport)
+            begun(transport)
+
+        def connection_lost(exc: Exception | None) -> None:
+            self._open.difference_update(mine)
+            ended(exc)
+
+        vars(port).update(connection_made=connection_made, connection_lost=connection_lost)
+        return port
+
     async def stop(self) -> None:
-        """Close every port."""
+        """Close every port, and every connection that a client left open."""
         for server in self._servers:
             server.close()
         self._servers.clear()
+        for transport in tuple(self._open):
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()
+        await asyncio.sleep(0)  # their connection_lost runs
 
     @abstractmethod
     def answer(self, request: dict[str, Any]) -> bytes | None:

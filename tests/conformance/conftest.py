@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -31,6 +32,15 @@ def own_address(host: str) -> str:
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     head, _, last = host.rpartition(".")
     return f"{head}.{int(last) + 10 * worker}"
+
+
+@pytest.fixture(autouse=True)
+def foreign_rubbish() -> Iterator[None]:
+    """Sockets that a foreign library forgot to close are collected here, not as an error in a later test."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture
