@@ -84,6 +84,27 @@ decisions = Table(
     Column("objective_usd", Float),
     Column("inputs", LargeBinary, nullable=False),  # zstd of JSON: replays the decision
     Column("outcome", LargeBinary, nullable=False),  # zstd of JSON
+    Column("start", LargeBinary),  # zstd of JSON: what the solver started from; null = nothing was solved
+    Column("rung", String(32)),  # null = before rungs were recorded
+)
+
+billing_peaks = Table(
+    "billing_peaks",
+    metadata,
+    Column("site", String(128), primary_key=True),
+    Column("period_start_unix_ms", BigInteger, primary_key=True),
+    Column("peak_w", Float, nullable=False),  # highest demand of the period so far
+    Column("updated_at_unix_ms", BigInteger, nullable=False),
+)
+
+settlements = Table(
+    "settlements",
+    metadata,
+    Column("day_start_unix_ms", BigInteger, primary_key=True),
+    Column("site", String(128), primary_key=True),
+    Column("policy", String(32), primary_key=True),
+    Column("margin_usd", Float, nullable=False),
+    Column("payload", Text, nullable=False),  # JSON of settlement.account.Account
 )
 
 plans = Table(
