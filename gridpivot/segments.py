@@ -106,6 +106,11 @@ def class_segments(
     return tuple(segments)
 
 
+def pool_corners(pool: AiPool) -> tuple[tuple[float, float], ...]:
+    """Corners (wall W, throughput ratio) between a pool's segments: from nothing at its baseline up to its top."""
+    return concave_hull(((pool.baseline_w, 0.0), *(p for p in pool.curve if p[0] > pool.baseline_w)))
+
+
 def pool_segments(
     pool: AiPool, income_usd_per_gpu_hour: float, demand_w: float | None, overhead_ratio: float
 ) -> tuple[Segment, ...]:
@@ -116,10 +121,9 @@ def pool_segments(
     AI that asks for more takes it.
     """
     gpus = max(1, pool.gpu_count)
-    corners = concave_hull(((pool.baseline_w, 0.0), *(p for p in pool.curve if p[0] > pool.baseline_w)))
     top_w = pool.max_w if demand_w is None else min(pool.max_w, demand_w)
     segments = []
-    for (low_w, low_ratio), (high_w, high_ratio) in pairwise(corners):
+    for (low_w, low_ratio), (high_w, high_ratio) in pairwise(pool_corners(pool)):
         usd_per_gpu_hour = (high_ratio - low_ratio) * income_usd_per_gpu_hour
         kw_per_gpu = (high_w - low_w) * (1.0 + overhead_ratio) / gpus / 1e3
         value = max(0.0, ai_usd_per_mwh(usd_per_gpu_hour, kw_per_gpu))

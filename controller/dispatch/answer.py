@@ -1,114 +1,123 @@
-"""The solver's columns back into a decision: machines, watts, fallback limits, and which constraints bind. Pure."""
+"""The solver's columns back into a decision: machines, watts, fallback limits, and what each constraint costs. Pure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import NDArray
 
-from controller.dispatch.horizon import Floats, ceiling_now, first_ceiling
+from controller.dispatch.ai import demand_now_w, segments_of
+from controller.dispatch.arrays import Floats, Numbers
+from controller.dispatch.block import Solution
+from controller.dispatch.horizon import ceiling_now
 from controller.dispatch.inputs import (
-    Binding,
     ClassDecision,
+    ClassState,
     FleetState,
     PoolDecision,
     PoolState,
     SiteDecision,
     SiteState,
 )
-from controller.dispatch.model import Layout, Numbers, Shapes, commanded_awake
+from controller.dispatch.mining import Shapes, commanded_awake
+from controller.dispatch.model import Layout
 from controller.dispatch.parameters import Parameters
-from gridpivot.segments import Segment, pool_segments
+from controller.dispatch.shadow import NOISE_USD_PER_MWH, Prices, binding, outlook, worth
+from gridpivot.segments import Segment
 from gridpivot.value import mining_usd_per_mwh
 from gridpivot.vocabulary import AiPriority, Mode
 
-PRICE_NOISE_USD_PER_MWH = 0.01  # shadow prices under a cent are the solver's rounding
-TIGHT = 1e-6  # MW or PH/s
-NEAR_S = 3600.0
 PRIORITIES = tuple(AiPriority)  # guaranteed, standard, spot: the order in which fallback room is given
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Solution:
-    """One optimal solution: columns, duals, cost [USD over the horizon] and the worst breach of a constraint."""
-
-    x: Floats
-    column_dual: Floats
-    row_dual: Floats
-    row_value: Floats
-    objective_usd: float
-    primal_infeasibility: float
 
 
 def decide(
     layout: Layout, now: Numbers, solution: Solution, fleet: FleetState, parameters: Parameters
 ) -> tuple[SiteDecision, ...]:
-    """What each site is asked to do in the first period, in the order of the fleet's sites."""
-    decisions = []
-    first_class = first_segment = 0
-    ramp_of = {int(site): k for k, site in enumerate(layout.ramped)}
-    hours = float(layout.period_s[0]) / 3600.0
+    """What each site is asked to do in the first period, and what is expected after it, in the order of the sites."""
+    decisions, prices, edges_s = [], Prices(layout, now, solution, fleet), layout.edges_s
+    mining, ai = layout.mining, layout.ai
+    machines = solution.x[mining.awake], solution.x[mining.low], solution.x[mining.turbo]  # thousands, (class, period)
+    given_w = solution.x[ai.segment] * 1e6
+    extra_w = sum(n * mining.watts[:, kind, None] * 1e3 for kind, n in enumerate(machines))
+    first_class = first_pool = 0
     for i, site in enumerate(fleet.sites):
+        own = slice(first_class, first_class + len(site.classes))
         classes = tuple(
-            _class(layout, solution, first_class + k, site, fleet.hashprice_usd_per_ph_day)
-            for k in range(len(site.classes))
+            _class(state, mining.shapes[k], [float(n[k, 0]) * 1e3 for n in machines], site, fleet)
+            for k, state in enumerate(site.classes, start=first_class)
         )
+        shadows = prices.of_site(i)
         # What one more MWh of load costs here: power, and whatever it crowds out under the ceiling.
-        price = float(now.cost[layout.import_[i, 0]]) / hours
-        rent = _rent(layout, solution.x[layout.import_[i]] >= now.column_upper[layout.import_[i]] - TIGHT,
-                     -solution.column_dual[layout.import_[i]])  # fmt: skip
-        marginal = price + max(0.0, rent)
-        mining_w = _fallback_mining_w(site, layout.shapes[first_class : first_class + len(site.classes)], classes)
-        fallbacks = fallback_w(site, mining_w, parameters)
+        marginal = float(prices.price_usd_per_mwh[i, 0]) + shadows[0].now_usd_per_mwh
+        mining_w = _fallback_mining_w(site, mining.shapes[own], classes)
         pools = []
-        for pool, fallback in zip(site.pools, fallbacks, strict=True):
-            segments = pool_segments(pool.pool, pool.income_usd_per_gpu_hour, pool.demand_w, site.overhead_ratio)
-            given = solution.x[layout.segment[first_segment : first_segment + len(segments), 0]] * 1e6
-            pools.append(_pool(pool, segments, given, marginal, fallback, site.overhead_ratio))
-            first_segment += len(segments)
-        import_w = float(solution.x[layout.import_[i, 0]] + solution.x[layout.over[i, 0]]) * 1e6
-        binding = _binding(layout, now, solution, ramp_of.get(i), site, hours, rent)
-        decisions.append(SiteDecision(site.name, ceiling_now(site)[0], import_w, classes, tuple(pools), binding))
+        for n, (pool, fallback) in enumerate(
+            zip(site.pools, fallback_w(site, mining_w, parameters), strict=True), start=first_pool
+        ):
+            segments = segments_of(pool, site, fleet, demand_now_w(pool))
+            crowded = marginal + sum(s.now_usd_per_mwh for s in shadows if s.name == f"feeder {pool.feeder}")
+            at = slice(int(ai.first[n]), int(ai.first[n + 1]))
+            full = segments_of(pool, site, fleet, None)
+            pools.append(_pool(pool, segments, full, given_w[at, 0], crowded, fallback))
+        asleep_w = sum(c.available * c.miner_class.modes[Mode.SLEEP].power_w + c.silent_power_w for c in site.classes)
+        span = slice(int(ai.first[first_pool]), int(ai.first[first_pool + len(site.pools)]))
+        decisions.append(
+            SiteDecision(
+                site.name,
+                ceiling_now(site)[0],
+                float(prices.import_w[i, 0]),
+                classes,
+                tuple(pools),
+                binding(shadows),
+                outlook(
+                    prices,
+                    i,
+                    shadows,
+                    edges_s,
+                    np.asarray(extra_w)[own].sum(axis=0) + asleep_w,
+                    given_w[span].sum(axis=0) + sum(p.pool.baseline_w for p in site.pools),
+                ),
+                worth(layout, solution, fleet, prices, i, parameters),
+            )
+        )
         first_class += len(site.classes)
+        first_pool += len(site.pools)
     return tuple(decisions)
 
 
-def _class(layout: Layout, solution: Solution, k: int, site: SiteState, hashprice: float) -> ClassDecision:
-    state, shapes = site.classes[k - _first_of(layout, k)], layout.shapes[k]
-    awake, low, turbo = (float(solution.x[block[k, 0]]) * 1e3 for block in (layout.awake, layout.low, layout.turbo))
-    awake = min(max(0.0, awake), float(state.available))
-    low, turbo = min(max(0.0, low), awake), min(max(0.0, turbo), awake)
+def _class(state: ClassState, shapes: Shapes, solved: list[float], site: SiteState, fleet: FleetState) -> ClassDecision:
+    """Machines by mode from those awake, in low and in turbo as solved."""
+    awake = min(max(0.0, solved[0]), float(state.available))
+    low, turbo = min(max(0.0, solved[1]), awake), min(max(0.0, solved[2]), awake)
     turbo = min(turbo, awake - low)
     counts = {Mode.SLEEP: state.available - awake, Mode.LOW: low, Mode.NORMAL: 0.0, Mode.TURBO: turbo}
     counts[shapes.base] += awake - low - turbo
-    machines = (counts[Mode.SLEEP], counts[Mode.LOW], counts[Mode.NORMAL], counts[Mode.TURBO])
+    sleep, low, normal, turbo = (round(counts[mode], 6) for mode in (Mode.SLEEP, Mode.LOW, Mode.NORMAL, Mode.TURBO))
     value = mining_usd_per_mwh(
-        hashprice, state.miner_class.efficiency_j_per_th, site.pool_fee_ratio, site.overhead_ratio
+        fleet.hashprice_usd_per_ph_day, state.miner_class.efficiency_j_per_th, site.pool_fee_ratio, site.overhead_ratio
     )
-    sleep, low, normal, turbo = (round(m, 6) for m in machines)
     return ClassDecision(state.miner_class.name, (sleep, low, normal, turbo), value)
 
 
-def _first_of(layout: Layout, k: int) -> int:
-    return int(np.searchsorted(layout.class_site, layout.class_site[k], side="left"))
-
-
 def _pool(
-    state: PoolState, segments: tuple[Segment, ...], given_w: Floats, marginal: float, fallback: float, overhead: float
+    state: PoolState,
+    segments: tuple[Segment, ...],
+    full: tuple[Segment, ...],
+    given_w: Floats,
+    marginal: float,
+    fallback: float,
 ) -> PoolDecision:
     """Power of one pool. Guaranteed AI may always go to its top; the rest as far as a segment outbids the margin.
 
     The agent raises AI on its own, so `max_w` looks past today's demand: a segment counts when its value is above
-    what the displaced load costs, power included.
+    what the displaced load costs, power included. Deferrable work is held to what it was given: it may wait.
     """
     pool = state.pool
     expected = pool.baseline_w + float(given_w.sum())
-    full = pool_segments(pool, state.income_usd_per_gpu_hour, None, overhead)
     if pool.priority is AiPriority.GUARANTEED:
         most = pool.max_w
+    elif state.backlog:
+        most = min(pool.max_w, expected)
     else:
-        worthy = sum(s.width_w for s in full if s.value_usd_per_mwh > marginal + PRICE_NOISE_USD_PER_MWH)
+        worthy = sum(s.width_w for s in full if s.value_usd_per_mwh > marginal + NOISE_USD_PER_MWH)
         most = min(pool.max_w, max(expected, pool.baseline_w + worthy))
     used = [s for s, w in zip(segments, given_w, strict=True) if w > 1.0]
     value = used[-1].value_usd_per_mwh if used else (full[0].value_usd_per_mwh if full else 0.0)
@@ -149,41 +158,3 @@ def fallback_w(site: SiteState, mining_w: float, parameters: Parameters) -> tupl
             given[k] += more
             room -= more
     return tuple(given)
-
-
-def _rent(layout: Layout, tight: NDArray[np.bool_], duals: Floats) -> float:
-    """Worth of one more unit for an hour of a constraint that is tight now [USD]; 0 where it is not.
-
-    Meant over the stretch of the first hour in which it stays tight: where wake-ups tie periods together the dual
-    of one period alone is not unique, the sum over the stretch is what relaxing it would bring.
-    """
-    near = int(np.searchsorted(np.cumsum(layout.period_s), NEAR_S, side="right"))
-    stretch = tight[: max(1, near)]
-    run = len(stretch) if stretch.all() else int(np.argmin(stretch))
-    return float(duals[:run].sum()) / (float(layout.period_s[:run].sum()) / 3600.0) if run else 0.0
-
-
-def _binding(
-    layout: Layout, now: Numbers, solution: Solution, ramp: int | None, site: SiteState, hours: float, rent: float
-) -> tuple[Binding, ...]:
-    """Constraints of the first period without slack [W, or W/min for a ramp], dearest first."""
-    found = []
-    limit_w, name = first_ceiling(site, float(layout.real_s[0]))
-    if rent > PRICE_NOISE_USD_PER_MWH:
-        found.append(Binding(name, limit_w, rent))
-    if ramp is not None:
-        dual = float(solution.row_dual[layout.ramp_row[ramp, 0]]) / hours
-        if dual < -PRICE_NOISE_USD_PER_MWH:
-            found.append(Binding("pick-up ramp", site.pick_up_ramp_w_per_min, -dual))
-        elif dual > PRICE_NOISE_USD_PER_MWH:
-            found.append(Binding("drop ramp", site.drop_ramp_w_per_min, dual))
-    if layout.floor_row.size:
-        # The slack stands at 0 in a floor that is met, so a floor is tight where its row is.
-        duals = solution.row_dual[layout.floor_row]
-        per_ph = _rent(layout, solution.row_value[layout.floor_row] <= now.row_lower[layout.floor_row] + TIGHT, duals)
-        best = max((s.base_hs / s.base_w for s in layout.shapes if s.base_w > 0), default=0.0)
-        if per_ph > PRICE_NOISE_USD_PER_MWH / 1e3 and best > 0:
-            # PH/s that a MW at the best machine brings: what a MWh earns towards the floor.
-            floor_hs = float(now.row_lower[layout.floor_row[0]]) * 1e15
-            found.append(Binding("fleet hashrate floor", floor_hs, per_ph * best * 1e6 / 1e15))
-    return tuple(sorted(found, key=lambda b: -b.shadow_price_usd_per_mwh))

@@ -24,4 +24,6 @@ class Parameters(Section):
     guaranteed_penalty_usd_per_mwh: float = Field(default=50_000.0, gt=0)
     ramp_penalty_usd_per_mwh: float = Field(default=30_000.0, gt=0)
     floor_penalty_usd_per_ph_h: float = Field(default=500.0, gt=0)  # about 25,000 USD/MWh at 20 J/TH
+    left_over_ratio: float = Field(default=0.9, ge=0, le=1)  # worth of AI work left at the horizon's end, of its income
+    spill_usd_per_mwh: float = Field(default=1.0, ge=0)  # of a supply's minimum that nobody takes: breaks ties only
     fallback_overhead_factor: float = Field(default=1.1, ge=1)  # worst overhead over the present ratio

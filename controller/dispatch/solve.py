@@ -1,189 +1,167 @@
-"""Solve the dispatch model: one HiGHS object kept alive, warm-started from the last basis, checked before it speaks.
+"""Solve the dispatch model: sites that share no constraint in models of their own, the fleet's hashrate on demand.
 
-A state of the same shape changes only costs, bounds and right-hand sides. Another shape is a new model; where only
-coefficients differ (overhead drifts with the weather) the old basis still starts it.
+The program is one, over all sites. It falls apart into blocks wherever nothing ties sites together; a regional backlog
+of AI work makes its sites one block. A fleet hashrate floor ties all of them: the blocks are solved without it first,
+and where their sum keeps the floor in every period that is the optimum with it too; only where it does not are all
+sites solved in one model. So an event at one site moves no site that shares no constraint with it, and the work grows
+with the number of sites, no faster.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import highspy
 import numpy as np
-from numpy.typing import NDArray
 
-from controller.dispatch.answer import Solution, decide
-from controller.dispatch.horizon import Floats
-from controller.dispatch.inputs import Decision, FleetState
-from controller.dispatch.model import Ints, Layout, Numbers, lay_out, numbers, shape_key
+from controller.dispatch.answer import decide
+from controller.dispatch.block import OPTIONS, TOLERANCE, Block, Solution
+from controller.dispatch.check import refuse_nonsense
+from controller.dispatch.inputs import Decision, FleetState, SiteDecision, SiteState, Start
 from controller.dispatch.parameters import PERIOD_S, Parameters
 from gridpivot.errors import Infeasible
 
-TOLERANCE = 1e-6  # MW, or thousand machines: a watt
-SOLVER_TOLERANCE = 1e-7
 TIME_LIMIT_S = 60.0  # a stopped solver publishes nothing; this only keeps its thread from being lost
+Names = tuple[str, ...]
 
 
 class Planner:
-    """Turns fleet states into decisions; keeps the solver's model and basis between calls.
+    """Turns fleet states into decisions; keeps models and bases between calls.
 
     Not safe for two threads at once; safe to move from thread to thread, one call at a time. HiGHS gives the
     interpreter's lock up while it solves, so an event loop beside it keeps running.
     """
 
-    def __init__(self, parameters: Parameters | None = None, period_s: Sequence[float] = PERIOD_S) -> None:
+    def __init__(
+        self,
+        parameters: Parameters | None = None,
+        period_s: Sequence[float] = PERIOD_S,
+        time_limit_s: float = TIME_LIMIT_S,
+        record: bool = True,
+    ) -> None:
+        """`record`: whether decisions carry what they started from; a backtest does without."""
         self.parameters = parameters if parameters is not None else Parameters()
         self.period_s = tuple(period_s)
-        self._key: tuple[object, ...] | None = None
-        self._layout: Layout | None = None
-        self._numbers: Numbers | None = None
-        self._highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]
-        self._solver = f"HiGHS {self._highs.version()}"
-        for option, value in (
-            ("output_flag", False),
-            ("threads", 1),
-            ("primal_feasibility_tolerance", SOLVER_TOLERANCE),
-        ):
-            self._highs.setOptionValue(option, value)
+        self.time_limit_s = time_limit_s
+        self._record = record
+        self._blocks: dict[Names, Block] = {}
+        self._whole: Block | None = None
+        self._floor_binds = False
+        self._solver = f"HiGHS {highspy.Highs().version()}"  # type: ignore[no-untyped-call]
 
     def solve(self, fleet: FleetState) -> Decision:
         """The optimal decision for this moment; blocks for up to some seconds (cold), so call it in a worker thread.
 
-        Raises Infeasible, and publishes nothing, when the solver's answer is not optimal or breaks a constraint by
-        more than 1e-6 (MW, or thousand machines), or when the state holds a number that is not finite.
+        Raises Infeasible, and publishes nothing, when an answer is not optimal, comes too late (`time_limit_s`) or
+        breaks a constraint by more than 1e-6 (MW, or thousand machines), or when the state holds a number that
+        cannot be.
         """
         begun = time.perf_counter()
-        _refuse_nonsense(fleet)
+        refuse_nonsense(fleet)
         if not fleet.sites:
             return Decision((), 0.0, 0.0, False, 0.0, self._solver)
-        layout, now, warm = self._load(fleet)
-        solution = self._run(layout, now)
-        if solution is None and warm:
-            warm = False
-            self._highs.clearSolver()
-            solution = self._run(layout, now)
-        if solution is None:
-            status = self._highs.modelStatusToString(self._highs.getModelStatus())
-            self._key = None
-            raise Infeasible(f"dispatch: {self._solver} ended {status!r} without a publishable optimum; plans stay")
-        sites = decide(layout, now, solution, fleet, self.parameters)
-        return Decision(
-            sites,
-            solution.objective_usd,
-            time.perf_counter() - begun,
-            warm,
-            solution.primal_infeasibility,
-            self._solver,
+        groups = components(fleet)
+        if fleet.fleet_floor_hs > 0 and self._floor_binds:
+            decision = self._coupled(fleet, begun)
+        else:
+            self._blocks = {names: self._blocks.get(names) or self._block(False) for names in groups}
+            parts = [(self._blocks[names], part) for names, part in groups.items()]
+            decision, hashing = self._answer(parts, fleet, begun, coupled=False)
+            if fleet.fleet_floor_hs > 0 and hashing.min() < fleet.fleet_floor_hs / 1e15 - TOLERANCE:
+                decision = self._coupled(fleet, begun)
+        return replace(decision, solve_s=time.perf_counter() - begun)
+
+    def replay(self, fleet: FleetState, start: Start) -> Decision:
+        """The decision that a recorded state and start lead to, in models of its own; raises Infeasible.
+
+        The same bits as the recorded one as long as solver and options are the same.
+        """
+        begun = time.perf_counter()
+        refuse_nonsense(fleet)
+        groups = {tuple(s.name for s in fleet.sites): fleet} if start.coupled else components(fleet)
+        if len(start.bases) != len(groups):
+            raise Infeasible(
+                f"the record holds {len(start.bases)} bases for {len(groups)} models; it is not of this state"
+            )
+        parts = []
+        for part, basis in zip(groups.values(), start.bases, strict=True):
+            block = self._block(start.coupled)
+            layout, _ = block.load(part)
+            if basis and len(basis) != layout.matrix.columns + layout.matrix.rows:
+                raise Infeasible("a recorded basis has another size than its model; the model has changed since")
+            block.set_basis(basis, layout.matrix.columns)
+            parts.append((block, part))
+        decision, _ = self._answer(parts, fleet, begun, start.coupled)
+        return replace(decision, solve_s=time.perf_counter() - begun)
+
+    def write_bases(self) -> None:
+        """Turn the bases that the next call starts from into bytes now, while nobody waits for them."""
+        for block in (*self._blocks.values(), *((self._whole,) if self._whole else ())):
+            _ = block.basis
+
+    def _block(self, floor: bool) -> Block:
+        return Block(self.parameters, self.period_s, floor)
+
+    def _coupled(self, fleet: FleetState, begun: float) -> Decision:
+        """All sites in one model, with the fleet's floor."""
+        if self._whole is None:
+            self._whole = self._block(True)
+        decision, hashing = self._answer([(self._whole, fleet)], fleet, begun, coupled=True)
+        self._floor_binds = bool(hashing.min() <= fleet.fleet_floor_hs / 1e15 + TOLERANCE)
+        return decision
+
+    def _answer(
+        self, parts: list[tuple[Block, FleetState]], fleet: FleetState, begun: float, coupled: bool
+    ) -> tuple[Decision, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+        """Solve every block and put the answers together; also the fleet's hashrate by period [PH/s]."""
+        sites: dict[str, SiteDecision] = {}
+        hashing = np.zeros(len(self.period_s))
+        bases, cost, worst, warm = [], 0.0, 0.0, True
+        for block, part in parts:
+            block.load(part)
+            from_basis, basis = block.warm, block.basis if self._record else b""
+            solution = self._run(block, begun)
+            if solution is None and from_basis:
+                block.forget()
+                from_basis, basis = False, b""
+                solution = self._run(block, begun)
+            if solution is None:
+                names = ", ".join(s.name for s in part.sites[:3]) + " ..." * (len(part.sites) > 3)
+                raise Infeasible(f"dispatch: {self._solver} ended {block.ended!r} at {names}; nothing is published")
+            assert block.layout is not None and block.numbers is not None
+            bases.append(basis)
+            cost += solution.objective_usd
+            worst = max(worst, solution.primal_infeasibility)
+            warm = warm and from_basis
+            decided = decide(block.layout, block.numbers, solution, part, self.parameters)
+            sites.update({d.site: d for d in decided})
+            if block.layout.promises.hashing is not None:
+                hashing += block.layout.promises.hashing.activity(solution.x)
+        start = (
+            Start(self._solver, tuple((o, str(v)) for o, v in OPTIONS), tuple(bases), coupled) if self._record else None
         )
+        ordered = tuple(sites[s.name] for s in fleet.sites)
+        return Decision(ordered, cost, 0.0, warm, worst, self._solver, start), hashing
 
-    def _load(self, fleet: FleetState) -> tuple[Layout, Numbers, bool]:
-        """Bring the solver's model up to this moment; True when it starts from an earlier basis."""
-        key = shape_key(fleet)
-        if self._layout is not None and self._numbers is not None and key == self._key:
-            now = numbers(self._layout, fleet, self.parameters)
-            self._change(self._numbers, now)
-            self._numbers = now
-            return self._layout, now, True
-        old, basis = self._layout, self._highs.getBasis()
-        layout = lay_out(fleet, self.period_s)
-        now = numbers(layout, fleet, self.parameters)
-        self._key = None  # until the new model is whole
-        self._highs.passModel(_linear_program(layout, now))
-        same_size = old is not None and (old.columns, old.rows) == (layout.columns, layout.rows)
-        warm = same_size and basis.valid and self._highs.setBasis(basis) == highspy.HighsStatus.kOk
-        self._key, self._layout, self._numbers = key, layout, now
-        return layout, now, warm
-
-    def _change(self, old: Numbers, new: Numbers) -> None:
-        """Pass on only what moved."""
-        at = _where(old.cost != new.cost)
-        if at.size:
-            self._highs.changeColsCost(at.size, at, new.cost[at])
-        at = _where((old.column_lower != new.column_lower) | (old.column_upper != new.column_upper))
-        if at.size:
-            self._highs.changeColsBounds(at.size, at, new.column_lower[at], new.column_upper[at])
-        at = _where((old.row_lower != new.row_lower) | (old.row_upper != new.row_upper))
-        if at.size:
-            self._highs.changeRowsBounds(at.size, at, new.row_lower[at], new.row_upper[at])
-
-    def _run(self, layout: Layout, now: Numbers) -> Solution | None:
-        """Solve; None unless optimal and, by our own arithmetic, inside every bound and row."""
-        # HiGHS counts its limit from the object's first run on.
-        self._highs.setOptionValue("time_limit", self._highs.getRunTime() + TIME_LIMIT_S)
-        self._highs.run()
-        if self._highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-            return None
-        found = self._highs.getSolution()
-        x = np.asarray(found.col_value)
-        worst = violation(layout, now, x)
-        if not worst <= TOLERANCE:
-            return None
-        return Solution(
-            x=x,
-            column_dual=np.asarray(found.col_dual),
-            row_dual=np.asarray(found.row_dual),
-            row_value=np.asarray(found.row_value),
-            objective_usd=float((now.cost * x).sum()) + now.offset_usd,  # a dot product would wake BLAS threads
-            primal_infeasibility=worst,
-        )
+    def _run(self, block: Block, begun: float) -> Solution | None:
+        return block.run(self.time_limit_s - (time.perf_counter() - begun))
 
 
-def _where(moved: NDArray[np.bool_]) -> Ints:
-    return np.flatnonzero(moved).astype(np.int32)
-
-
-def violation(layout: Layout, now: Numbers, x: Floats) -> float:
-    """Largest breach of a bound or row by `x` (MW, or thousand machines); NaN where `x` holds one."""
-    per_column = np.repeat(x, np.diff(layout.start))
-    activity = np.bincount(layout.index, layout.value * per_column, layout.rows)
-    breaches = (now.column_lower - x, x - now.column_upper, now.row_lower - activity, activity - now.row_upper)
-    return max(0.0, *(float(b.max(initial=0.0)) for b in breaches)) if np.isfinite(x).all() else math.nan
-
-
-def _linear_program(layout: Layout, now: Numbers) -> highspy.HighsLp:
-    lp = highspy.HighsLp()
-    lp.num_col_, lp.num_row_ = layout.columns, layout.rows
-    lp.col_cost_, lp.col_lower_, lp.col_upper_ = now.cost, now.column_lower, now.column_upper
-    lp.row_lower_, lp.row_upper_ = now.row_lower, now.row_upper
-    lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = layout.start, layout.index, layout.value
-    return lp
-
-
-def _refuse_nonsense(fleet: FleetState) -> None:
-    """Raise Infeasible for a number that is not finite, or a count or limit below zero, naming where it stands."""
-    _finite("fleet", hashprice=fleet.hashprice_usd_per_ph_day, floor=fleet.fleet_floor_hs, speed=fleet.speed)
-    if fleet.speed <= 0:
-        raise Infeasible(f"fleet: speed is {fleet.speed!r}; it must be above 0")
+def components(fleet: FleetState) -> Mapping[Names, FleetState]:
+    """The fleet in parts that share no constraint (the hashrate floor apart), each with its backlogs, in site order."""
+    leader = {s.name: s.name for s in fleet.sites}
+    for backlog in fleet.backlogs:
+        joined = {leader[s.name] for s in fleet.sites if any(p.backlog == backlog.name for p in s.pools)}
+        for name, old in leader.items():
+            leader[name] = min(joined) if old in joined else old
+    members: dict[str, list[SiteState]] = {}
     for site in fleet.sites:
-        _finite(
-            site.name,
-            ceiling_w=site.ceiling_w,
-            overhead_ratio=site.overhead_ratio,
-            fixed_w=site.fixed_w,
-            drop_ramp=site.drop_ramp_w_per_min,
-            pick_up_ramp=site.pick_up_ramp_w_per_min,
-            metered_power_w=site.metered_power_w,
-        )
-        for window in site.windows:
-            _finite(f"{site.name} event {window.event_id}", ceiling_w=window.ceiling_w, starts_in_s=window.starts_in_s)
-        for step in site.prices:
-            _finite(site.name, price_usd_per_mwh=step.usd_per_mwh, price_starts_in_s=step.starts_in_s)
-        for state in site.classes:
-            place = f"{site.name} class {state.miner_class.name}"
-            _finite(place, silent_power_w=state.silent_power_w, waking=state.waking, remaining=state.waking_remaining_s)
-            _finite(place, sleep=state.commanded[0], low=state.commanded[1], normal=state.commanded[2])
-            if state.available < 0 or min(state.commanded) < 0:
-                raise Infeasible(f"{place}: a count of machines is below zero; plans stay")
-        for pool in site.pools:
-            place = f"{site.name} pool {pool.pool.name}"
-            _finite(place, income=pool.income_usd_per_gpu_hour, demand_w=pool.demand_w, power_w=pool.power_w)
-
-
-def _finite(place: str, **values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not math.isfinite(value):
-            raise Infeasible(f"{place}: {name} is {value!r}; dispatch publishes nothing on it, plans stay")
+        members.setdefault(leader[site.name], []).append(site)
+    parts: dict[Names, FleetState] = {}
+    for sites in members.values():
+        worked_on = {p.backlog for s in sites for p in s.pools}
+        own = tuple(b for b in fleet.backlogs if b.name in worked_on)
+        parts[tuple(s.name for s in sites)] = replace(fleet, sites=tuple(sites), backlogs=own)
+    return parts

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controller.dispatch.grid import fixed_import_w
 from controller.dispatch.inputs import ClassState, FleetState, PoolState, PriceStep, SiteState, Window
-from controller.dispatch.model import fixed_import_w
 from controller.dispatch.parameters import Parameters
 from controller.dispatch.solve import Planner
 from gridpivot.curves import gpu_pool, miner_class

@@ -9,10 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from controller.dispatch.block import violation
+from controller.dispatch.grid import fixed_import_w
 from controller.dispatch.inputs import PriceStep, Window
-from controller.dispatch.model import fixed_import_w, lay_out, numbers
+from controller.dispatch.model import lay_out, numbers_of
 from controller.dispatch.parameters import Parameters
-from controller.dispatch.solve import Planner, violation
+from controller.dispatch.solve import Planner
 from gridpivot.errors import Infeasible
 from gridpivot.vocabulary import AiPriority
 
@@ -263,12 +265,10 @@ def test_planner_moves_between_threads(make):
 
 
 def test_stopped_solver_publishes_nothing_and_the_next_one_starts_clean(make):
-    planner, state = Planner(), make.fleet(make.site(ceiling_w=2e6))
-    planner._highs.setOptionValue("simplex_iteration_limit", 0)
-    planner._highs.setOptionValue("presolve", "off")
-    with pytest.raises(Infeasible, match="plans stay"):
+    planner, state = Planner(time_limit_s=0.0), make.fleet(make.site(ceiling_w=2e6))
+    with pytest.raises(Infeasible, match=r"Time limit.*alpha; nothing is published"):
         planner.solve(state)
-    planner._highs.setOptionValue("simplex_iteration_limit", 2**31 - 1)
+    planner.time_limit_s = 60.0
     assert make.import_w(state.sites[0], only(planner.solve(state))) == pytest.approx(2e6)
 
 
@@ -308,11 +308,11 @@ def test_fallback_leaves_room_for_mining_that_has_not_gone_to_sleep_yet(make):
 
 def test_answer_that_breaks_a_constraint_is_seen(make):
     state = make.fleet(make.site(ceiling_w=2e6))
-    layout = lay_out(state, (300.0,))
-    now = numbers(layout, state, Parameters())
-    x = np.zeros(layout.columns)
-    x[layout.import_] = 2.0
-    x[layout.over] = 0.5
-    assert violation(layout, now, x) == pytest.approx(2.5 - fixed_import_w(state.sites[0]) / 1e6)
+    layout = lay_out(state, (300.0,), floor=False)
+    now = numbers_of(layout, state, Parameters())
+    x = np.zeros(layout.matrix.columns)
+    x[layout.grid.import_] = 2.0
+    x[layout.grid.over] = 0.5
+    assert violation(now, x, layout.matrix.activity(x)) == pytest.approx(2.5 - fixed_import_w(state.sites[0]) / 1e6)
     x[0] = math.nan
-    assert math.isnan(violation(layout, now, x))
+    assert math.isnan(violation(now, x, layout.matrix.activity(x)))

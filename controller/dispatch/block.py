@@ -1,0 +1,168 @@
+"""One model in one HiGHS object: brought up to the moment, started from a known basis, checked before it speaks.
+
+Every run starts from a basis that can be written down (`basis`, or cold) and from nothing else that the solver may
+remember, so that the same state and the same basis give the same answer, bit for bit, in any process. It costs
+nothing: on forty sites a run from the basis took 0.05 s, one that kept the solver's memory as long.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import highspy
+import numpy as np
+from numpy.typing import NDArray
+
+from controller.dispatch.arrays import Floats, Ints, Numbers
+from controller.dispatch.inputs import FleetState
+from controller.dispatch.model import Layout, lay_out, numbers_of, shape_key
+from controller.dispatch.parameters import Parameters
+
+TOLERANCE = 1e-6  # MW, or thousand machines: a watt
+OPTIONS: tuple[tuple[str, bool | int | float], ...] = (
+    ("output_flag", False),
+    ("threads", 1),
+    ("primal_feasibility_tolerance", 1e-7),
+)
+STATUSES = tuple(highspy.HighsBasisStatus(code) for code in range(5))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """One optimal solution: columns, duals, cost [USD over the horizon] and the worst breach of a constraint."""
+
+    x: Floats
+    column_dual: Floats
+    row_dual: Floats
+    row_value: Floats
+    objective_usd: float
+    primal_infeasibility: float
+
+
+class Block:
+    """Sites that share constraints, solved together. `basis` is what the next run starts from; None = cold."""
+
+    def __init__(self, parameters: Parameters, period_s: Sequence[float], floor: bool) -> None:
+        self._parameters, self._period_s, self._floor = parameters, tuple(period_s), floor
+        self._key: tuple[object, ...] | None = None
+        self._highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]
+        for option, value in OPTIONS:
+            self._highs.setOptionValue(option, value)
+        self._basis: Any = None
+        self._written: bytes | None = b""
+        self.layout: Layout | None = None
+        self.numbers: Numbers | None = None
+        self.ended = ""  # how the newest run ended, in the solver's words
+
+    @property
+    def basis(self) -> bytes:
+        """What the next run starts from: status codes of columns then rows, a byte each; empty = cold."""
+        if self._written is None:
+            self._written = bytes(map(int, self._basis.col_status)) + bytes(map(int, self._basis.row_status))
+        return self._written
+
+    @property
+    def warm(self) -> bool:
+        """Whether the next run starts from a basis."""
+        return self._basis is not None
+
+    def set_basis(self, written: bytes, columns: int) -> None:
+        """Start the next run from a basis that was written down."""
+        if not written:
+            self.forget()
+            return
+        basis = highspy.HighsBasis()
+        basis.col_status = [STATUSES[code] for code in written[:columns]]
+        basis.row_status = [STATUSES[code] for code in written[columns:]]
+        basis.valid = True
+        self._basis, self._written = basis, written
+
+    def forget(self) -> None:
+        """Start the next run cold."""
+        self._basis, self._written = None, b""
+
+    def load(self, fleet: FleetState) -> tuple[Layout, Numbers]:
+        """Bring the model up to this moment; a basis of another size is forgotten."""
+        key = shape_key(fleet, self._floor)
+        if self.layout is not None and self.numbers is not None and key == self._key:
+            now = numbers_of(self.layout, fleet, self._parameters)
+            self._change(self.numbers, now)
+            self.numbers = now
+            return self.layout, now
+        old, layout = self.layout, lay_out(fleet, self._period_s, self._floor)
+        now = numbers_of(layout, fleet, self._parameters)
+        self._key = None  # until the new model is whole
+        self._highs.passModel(_linear_program(layout, now))
+        if old is not None and (old.matrix.columns, old.matrix.rows) != (layout.matrix.columns, layout.matrix.rows):
+            self.forget()
+        self._key, self.layout, self.numbers = key, layout, now
+        return layout, now
+
+    def _change(self, old: Numbers, new: Numbers) -> None:
+        """Pass on only what moved."""
+        at = _where(old.cost != new.cost)
+        if at.size:
+            self._highs.changeColsCost(at.size, at, new.cost[at])
+        at = _where((old.column_lower != new.column_lower) | (old.column_upper != new.column_upper))
+        if at.size:
+            self._highs.changeColsBounds(at.size, at, new.column_lower[at], new.column_upper[at])
+        at = _where((old.row_lower != new.row_lower) | (old.row_upper != new.row_upper))
+        if at.size:
+            self._highs.changeRowsBounds(at.size, at, new.row_lower[at], new.row_upper[at])
+
+    def run(self, time_limit_s: float) -> Solution | None:
+        """Solve what is loaded; None unless optimal and, by our own arithmetic, inside every bound and row.
+
+        The basis that it ended on becomes the next run's start; a run that failed leaves it as it was.
+        """
+        assert self.layout is not None and self.numbers is not None
+        self._highs.clearSolver()
+        if self._basis is not None:
+            self._highs.setBasis(self._basis)
+        # HiGHS counts its limit from the object's first run on.
+        self._highs.setOptionValue("time_limit", self._highs.getRunTime() + max(1e-3, time_limit_s))
+        self._highs.run()
+        status = self._highs.getModelStatus()
+        self.ended = str(self._highs.modelStatusToString(status))
+        if status != highspy.HighsModelStatus.kOptimal:
+            return None
+        found = self._highs.getSolution()
+        x = np.asarray(found.col_value)
+        row_value = self.layout.matrix.activity(x)
+        worst = violation(self.numbers, x, row_value)
+        if not worst <= TOLERANCE:
+            self.ended = f"optimal, but {worst:.1e} outside a constraint"
+            return None
+        self._basis, self._written = self._highs.getBasis(), None
+        return Solution(
+            x=x,
+            column_dual=np.asarray(found.col_dual),
+            row_dual=np.asarray(found.row_dual),
+            row_value=row_value,
+            # A dot product would wake BLAS threads.
+            objective_usd=float((self.numbers.cost * x).sum()) + self.numbers.offset_usd,
+            primal_infeasibility=worst,
+        )
+
+
+def _where(moved: NDArray[np.bool_]) -> Ints:
+    return np.flatnonzero(moved).astype(np.int32)
+
+
+def violation(now: Numbers, x: Floats, activity: Floats) -> float:
+    """Largest breach of a bound or row by `x` (MW, or thousand machines); NaN where `x` holds one."""
+    breaches = (now.column_lower - x, x - now.column_upper, now.row_lower - activity, activity - now.row_upper)
+    return max(0.0, *(float(b.max(initial=0.0)) for b in breaches)) if np.isfinite(x).all() else math.nan
+
+
+def _linear_program(layout: Layout, now: Numbers) -> highspy.HighsLp:
+    lp, matrix = highspy.HighsLp(), layout.matrix
+    lp.num_col_, lp.num_row_ = matrix.columns, matrix.rows
+    lp.col_cost_, lp.col_lower_, lp.col_upper_ = now.cost, now.column_lower, now.column_upper
+    lp.row_lower_, lp.row_upper_ = now.row_lower, now.row_upper
+    lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
+    lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = matrix.start, matrix.index, matrix.value
+    return lp
