@@ -112,8 +112,8 @@ def lay_out_grid(draft: Draft, fleet: FleetState, mining: Mining, ai: Ai, period
     for columns in (import_, over):
         draft.add(ramp_row, columns[ramped], 1.0)
         draft.add(ramp_row[:, 1:], columns[ramped][:, :-1], -1.0)
-        draft.add(contract_row, columns[contracted], 1.0)
         draft.add(charge_row, columns[charged], 1.0)
+    draft.add(contract_row, import_[contracted], 1.0)
     draft.add(ramp_row, ramp_over, -1.0)
     draft.add(ramp_row, ramp_under, 1.0)
     draft.add(contract_row, untaken, 1.0)
