@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -60,6 +60,11 @@ class PlannerCounts:
     reallocations: int = 0  # dispatches that changed at least one site's plan
     solve_s_total: float = 0.0
     solve_s_last: float = 0.0
+
+
+def stored_outcome(decision: Decision) -> Decision:
+    """What is kept of a decision: replaying it brings back the rest, which is large."""
+    return replace(decision, start=None, sites=tuple(replace(s, outlook=()) for s in decision.sites))
 
 
 class PlanLoop:
@@ -169,7 +174,7 @@ class PlanLoop:
                 why.append(f"{chosen.site}: {different}")
         # Turning forty sites into JSON takes milliseconds that the event loop does not have.
         inputs, outcome = await asyncio.get_running_loop().run_in_executor(
-            self._thread, lambda: (pack(asdict(fleet)), pack(asdict(decision)))
+            self._thread, lambda: (pack(asdict(fleet)), pack(asdict(stored_outcome(decision))))
         )
         record = DecisionRecord(new_id("decision", now), now, trigger, decision.objective_usd, inputs, outcome)
         await self._ledger.record_decision(record, signed)
