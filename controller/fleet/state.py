@@ -103,10 +103,13 @@ def class_state(miner_class: MinerClass, rollup: pb.ClassRollup | None) -> Class
         miner_class=miner_class,
         available=rollup.available,
         silent=rollup.silent,
-        silent_power_w=rollup.silent * miner_class.modes[Mode.NORMAL].power_w,
+        silent_power_w=rollup.silent_power_w
+        if rollup.HasField("silent_power_w")
+        else rollup.silent * miner_class.modes[Mode.NORMAL].power_w,
         commanded=(counts[0], counts[1], counts[2], counts[3]),
         waking=waking,
         waking_remaining_s=miner_class.wake_s if waking else 0.0,
+        achievable_w=rollup.achievable_power_w if rollup.HasField("achievable_power_w") else None,
     )
 
 
