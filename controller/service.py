@@ -110,7 +110,8 @@ class ControllerService:
                 s.drop_ramp_w_per_min,
                 s.pick_up_ramp_w_per_min,
                 s.overhead_ratio,
-                s.pools_usd_per_gpu_hour,
+                s.pools,
+                s.connection,
             )
             for s in settings.sites
         }
@@ -137,6 +138,7 @@ class ControllerService:
             settings.link.fresh_s,
             dispatch.fleet_floor_eh_s * 1e18,
             dispatch.speed,
+            dispatch.backlogs,
             records_committed=lambda: store.lanes.records_committed,
         )
         await operations.restore()

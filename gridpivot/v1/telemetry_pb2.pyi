@@ -503,6 +503,7 @@ class PoolRollup(_message.Message):
     LIMIT_W_FIELD_NUMBER: _builtins.int
     DEMAND_W_FIELD_NUMBER: _builtins.int
     GPUS_PRESENT_FIELD_NUMBER: _builtins.int
+    BACKLOG_GPU_H_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Pool name as in the inventory."""
     power_w: _builtins.float
@@ -513,6 +514,8 @@ class PoolRollup(_message.Message):
     """Wall power that admitted work would draw without a limit (watts)."""
     gpus_present: _builtins.int
     """GPUs that answer (count)."""
+    backlog_gpu_h: _builtins.float
+    """Deferrable work that waits for this pool (GPU-hours at full throughput); absent where no queue is read."""
     def __init__(
         self,
         *,
@@ -521,15 +524,20 @@ class PoolRollup(_message.Message):
         limit_w: _builtins.float = ...,
         demand_w: _builtins.float | None = ...,
         gpus_present: _builtins.int = ...,
+        backlog_gpu_h: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_demand_w", b"_demand_w", "_power_w", b"_power_w", "demand_w", b"demand_w", "power_w", b"power_w"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backlog_gpu_h", b"_backlog_gpu_h", "_demand_w", b"_demand_w", "_power_w", b"_power_w", "backlog_gpu_h", b"backlog_gpu_h", "demand_w", b"demand_w", "power_w", b"power_w"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_demand_w", b"_demand_w", "_power_w", b"_power_w", "demand_w", b"demand_w", "gpus_present", b"gpus_present", "limit_w", b"limit_w", "name", b"name", "power_w", b"power_w"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backlog_gpu_h", b"_backlog_gpu_h", "_demand_w", b"_demand_w", "_power_w", b"_power_w", "backlog_gpu_h", b"backlog_gpu_h", "demand_w", b"demand_w", "gpus_present", b"gpus_present", "limit_w", b"limit_w", "name", b"name", "power_w", b"power_w"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__backlog_gpu_h: _TypeAlias = _typing.Literal["backlog_gpu_h"]  # noqa: Y015
+    _WhichOneofArgType__backlog_gpu_h: _TypeAlias = _typing.Literal["_backlog_gpu_h", b"_backlog_gpu_h"]  # noqa: Y015
     _WhichOneofReturnType__demand_w: _TypeAlias = _typing.Literal["demand_w"]  # noqa: Y015
     _WhichOneofArgType__demand_w: _TypeAlias = _typing.Literal["_demand_w", b"_demand_w"]  # noqa: Y015
     _WhichOneofReturnType__power_w: _TypeAlias = _typing.Literal["power_w"]  # noqa: Y015
     _WhichOneofArgType__power_w: _TypeAlias = _typing.Literal["_power_w", b"_power_w"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__backlog_gpu_h) -> _WhichOneofReturnType__backlog_gpu_h | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__demand_w) -> _WhichOneofReturnType__demand_w | None: ...
     @_typing.overload
