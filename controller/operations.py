@@ -80,6 +80,7 @@ class Operations:
             fleet_floor_hs=self.fleet_floor_hs,
             speed=self.speed,
             backlogs=self.backlogs,
+            fresh_s=self.fresh_s,
         )
 
     def ceiling_w(self, site: str, now: Instant) -> float:

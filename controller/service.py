@@ -42,6 +42,7 @@ from gridpivot.v1 import operator_pb2_grpc, session_pb2_grpc
 PURGE_EVERY_S = 3_600.0
 PRICES_EVERY_S = 2.0  # how soon a changed price file is noticed
 GRACE_S = 2.0
+SOLVER_GRACE_S = 2.0  # the solver stops itself at its deadline; after this it is left behind
 log = get_logger(__name__)
 
 
@@ -145,7 +146,7 @@ class ControllerService:
         epoch = await store.ledger.next_epoch()
         postures = {s.name: s.posture for s in settings.sites}
         loop = PlanLoop(
-            Planner(dispatch.parameters),
+            Planner(dispatch.parameters, time_limit_s=dispatch.deadline_s),
             board,
             store.ledger,
             signer,
@@ -155,6 +156,7 @@ class ControllerService:
             lease_s=settings.link.lease_s,
             thresholds=dispatch.thresholds(),
             look_s=dispatch.look_s,
+            deadline_s=dispatch.deadline_s + SOLVER_GRACE_S,
             postures=postures.__getitem__,
             reasons=lambda: operations.orders.reasons(),
         )

@@ -6,6 +6,7 @@ a roll-up has nothing to plan, and no fresh figure raises a ceiling.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -53,13 +54,20 @@ def fleet_state(
     fleet_floor_hs: float = 0.0,
     speed: float = 1.0,
     backlogs: Sequence[BacklogSettings] = (),
+    fresh_s: float = math.inf,
 ) -> FleetState:
-    """All sites that have ever reported an inventory and a roll-up, in the order given."""
+    """All sites that have ever reported an inventory and a roll-up, in the order given.
+
+    A site whose newest roll-up is older than `fresh_s` is marked stale: it is held, not planned.
+    """
     hashprice, _ = book.hashprice(now)
     waiting = waiting_gpu_h(sites)
     known = backlogs_now(backlogs, waiting, speed)
     states = tuple(
-        _site(terms, live, book, orders, now, speed, {b.name for b in known})
+        replace(
+            _site(terms, live, book, orders, now, speed, {b.name for b in known}),
+            stale=(live.rollup_age_s(now) or 0.0) > fresh_s,
+        )
         for terms, live in sites
         if live.inventory_hash and live.rollup is not None
     )
