@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import runpy
 from pathlib import Path
 
 import pytest
 
 from controller.dispatch.inputs import ClassState, FleetState, SiteState
 from controller.dispatch.solve import Planner
+from controller.markets.blend import BY_HOUR, WITH_DAY_AHEAD
 from controller.markets.book import MarketBook
 from controller.markets.feed import FileFeed
 from controller.markets.moments import utc_seconds
@@ -97,3 +99,9 @@ def test_mining_sleeps_through_the_spike_and_wakes_after_it(book):
         asleep[minute] = commanded[0]
     assert asleep[60] == pytest.approx(1000)
     assert asleep[180] == pytest.approx(0)
+
+
+def test_blends_in_use_are_the_ones_that_the_first_half_of_2024_gives():
+    bench = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "bench_forecast.py"))
+    fitted = bench["fitted"](*bench["hub"]())
+    assert fitted == {"hour of day": BY_HOUR, "day-ahead": WITH_DAY_AHEAD}
