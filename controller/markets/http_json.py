@@ -94,7 +94,7 @@ def rows_of(body: bytes, settings: HttpFeedSettings) -> Rows:
     return [(at, figure) for at, figure in zip(moments.unix_s.tolist(), figures, strict=True) if at == at]
 
 
-def _walk(value: Any, way: str) -> Any:
+def _walk(value: Any, way: str | None) -> Any:
     """What stands at the end of a dotted way; raises LookupError naming the part that is not there."""
     for part in way.split(".") if way else ():
         if isinstance(value, list) and part.lstrip("-").isdigit() and -len(value) <= int(part) < len(value):

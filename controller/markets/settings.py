@@ -18,13 +18,13 @@ UsdPerGpuHour = Annotated[float, Field(ge=0, le=1_000)]
 class HttpFeedSettings(Section):
     """Rows of JSON behind a URL, and where in them time and figure stand.
 
-    `rows` is the way to the list of rows, names and positions joined by dots (empty: the answer is the list, or the
+    `rows` is the way to the list of rows, names and positions joined by dots (none: the answer is the list, or the
     one row); `time_field` and `value_field` are ways inside a row. A secret header's value comes from a file of mode
     0600 or from an environment variable, never from the settings.
     """
 
     url: str = Field(pattern=r"^https?://[^\s]+$")
-    rows: str = ""
+    rows: str | None = None
     time_field: str = "time"
     value_field: str = "price"
     time_zone: ZoneName | None = None  # of times without offset
