@@ -66,10 +66,9 @@ class MarketPoller:
         for region in book.regions:
             settings = book.region_settings(region)
             if settings.http is not None:
-                found.append(self._http(client, settings.http, partial(book.take_prices, region, settings.http.url)))
+                found.append(self._http(client, settings.http, partial(book.take_prices, region, settings.http.title)))
             if settings.iso is not None:
-                title = f"{settings.iso.iso} {settings.iso.location}"
-                found.append(self._iso(settings.iso, partial(book.take_prices, region, title)))
+                found.append(self._iso(settings.iso, partial(book.take_prices, region, settings.iso.title)))
         if book.settings.hashprice_http is not None:
             found.append(self._http(client, book.settings.hashprice_http, book.take_hashprice))
         return found
@@ -82,7 +81,7 @@ class MarketPoller:
             body = await http_json.fetch(client, settings, secret)
             return await asyncio.to_thread(http_json.rows_of, body, settings)
 
-        return Source(settings.url, settings.poll_s, ask, take)
+        return Source(settings.title, settings.poll_s, ask, take)
 
     def _iso(self, settings: IsoFeedSettings, take: Callable[[Rows], tuple[str, ...]]) -> Source:
         async def ask() -> Rows:
@@ -95,7 +94,7 @@ class MarketPoller:
                     f"{settings.iso}: no answer within {settings.deadline_s:g} s; raise deadline_s"
                 ) from error
 
-        return Source(f"{settings.iso} {settings.location}", settings.poll_s, ask, take)
+        return Source(settings.title, settings.poll_s, ask, take)
 
     async def _follow(self, source: Source) -> None:
         while True:
