@@ -196,9 +196,10 @@ class MarketBook:
         if self._set_hashprice is not None:
             return self._set_hashprice.figure, max(0.0, now.monotonic_s - self._set_hashprice.at_s)
         data_s = self.data_unix_s(now)
-        if self._heard_hashprice is not None:
-            return self._heard_hashprice[1], max(0.0, data_s - self._heard_hashprice[0]) / self._speed
         daily = self._daily.at(data_s) if self._daily is not None else None
+        heard = self._heard_hashprice
+        if heard is not None and (daily is None or heard[0] >= daily[1]):
+            return heard[1], max(0.0, data_s - heard[0]) / self._speed
         if daily is None:
             return self._settings.hashprice_usd_per_ph_day, 0.0
         return daily[0], (data_s - daily[1]) / self._speed
@@ -207,19 +208,23 @@ class MarketBook:
         """Put a hashprice in force; raises BadPrice (the last good one stays) outside bounds."""
         self._set_hashprice = _Set(check_hashprice(usd_per_ph_day, "hashprice"), now.monotonic_s)
 
-    def take_prices(self, region: str, title: str, rows: Sequence[tuple[float, float]]) -> tuple[str, ...]:
+    def take_prices(
+        self, region: str, title: str, rows: Sequence[tuple[float, float]], now: Instant
+    ) -> tuple[str, ...]:
         """Put in what a live source brought: (interval start [Unix s], USD/MWh); returns why rows were refused."""
         feed = self._sources.live[region, title]
         before = feed.refused
-        told = feed.take(rows)
+        told = feed.take(rows, self.data_unix_s(now))
         self._refused[region] += feed.refused - before
         self._steps_at = None
         return told
 
-    def take_hashprice(self, rows: Sequence[tuple[float, float]]) -> tuple[str, ...]:
+    def take_hashprice(self, rows: Sequence[tuple[float, float]], now: Instant) -> tuple[str, ...]:
         """Put in what the hashprice's source brought: (Unix s, USD/PH/day); the newest counts, nonsense is refused."""
         told = []
         for at_s, figure in sorted(rows):
+            if at_s > self.data_unix_s(now):
+                continue
             try:
                 self._heard_hashprice = (at_s, check_hashprice(figure, "hashprice feed"))
             except BadPrice as error:

@@ -15,7 +15,7 @@ import httpx
 from controller.markets import http_json, iso_prices
 from controller.markets.book import MarketBook
 from controller.markets.settings import HttpFeedSettings, IsoFeedSettings
-from gridpivot.clock import Clock
+from gridpivot.clock import Clock, Instant
 from gridpivot.errors import FeedFailed, SettingsError
 from gridpivot.observability import get_logger
 
@@ -31,7 +31,7 @@ class Source:
     title: str
     poll_s: float
     ask: Callable[[], Awaitable[Rows]]
-    take: Callable[[Rows], tuple[str, ...]]
+    take: Callable[[Rows, Instant], tuple[str, ...]]
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ class MarketPoller:
         return found
 
     def _http(
-        self, client: httpx.AsyncClient, settings: HttpFeedSettings, take: Callable[[Rows], tuple[str, ...]]
+        self, client: httpx.AsyncClient, settings: HttpFeedSettings, take: Callable[[Rows, Instant], tuple[str, ...]]
     ) -> Source:
         async def ask() -> Rows:
             secret = await asyncio.to_thread(http_json.header, settings)
@@ -83,7 +83,7 @@ class MarketPoller:
 
         return Source(settings.title, settings.poll_s, ask, take)
 
-    def _iso(self, settings: IsoFeedSettings, take: Callable[[Rows], tuple[str, ...]]) -> Source:
+    def _iso(self, settings: IsoFeedSettings, take: Callable[[Rows, Instant], tuple[str, ...]]) -> Source:
         async def ask() -> Rows:
             now_unix_s = self._clock.now().unix_s
             try:
@@ -104,7 +104,7 @@ class MarketPoller:
     async def _ask(self, source: Source) -> None:
         health = self.health.setdefault(source.title, FeedHealth())
         try:
-            refused = source.take(await source.ask())
+            refused = source.take(await source.ask(), self._clock.now())
         except (FeedFailed, SettingsError) as error:
             health.failed += 1
             trouble = str(error)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.markets.bounds import HIGH_USD_PER_MWH, LOW_USD_PER_MWH, PriceUnit, check_unit
-from controller.markets.moments import looks_like_time, runs, unix_seconds
+from controller.markets.moments import looks_like_time, newest_first, runs, unix_seconds
 from controller.markets.table_file import Cell, Table, read_table
 from controller.markets.zones import zone
 from gridpivot.errors import BadPrice, SettingsError
@@ -76,7 +76,12 @@ def read_prices(
         local = zone(time_zone) if time_zone is not None else None
     except SettingsError as error:
         raise SettingsError(f"{path}:1: time_zone {error}") from None
+    turned = newest_first(table.column(time_name))
+    if turned:
+        table = table.reversed()
     prices, told = _numbers(table, price_name)
+    if turned:
+        told.insert(0, f"{path}:1: rows stand newest first; read from the last one up")
     moments = unix_seconds(table.column(time_name), table.where, local)
     told += moments.told
     numbers = prices[~np.isnan(prices)]

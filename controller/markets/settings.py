@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -38,8 +39,8 @@ class HttpFeedSettings(Section):
 
     @property
     def title(self) -> str:
-        """What it is called in logs and as a price's source."""
-        return self.url.split("?")[0]
+        """What it is called in logs and as a price's source: the URL without what may be secret in it."""
+        return re.sub(r"//[^/@]*@", "//", self.url.split("?")[0])
 
     @model_validator(mode="after")
     def _header(self) -> Self:

@@ -36,6 +36,11 @@ class Table:
             raise KeyError(name)
         return self.columns[self.names.index(name)]
 
+    def reversed(self) -> Table:
+        """The same with its last row first."""
+        columns = tuple(column[::-1] for column in self.columns)
+        return Table(self.path, self.names, columns, self.lines[::-1], self.decimal_comma)
+
     def where(self, row: int, last: int | None = None) -> str:
         """file:line of a row (from 0), or file:line-line of a run of rows."""
         if last is None or last == row:

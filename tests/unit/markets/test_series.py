@@ -78,6 +78,22 @@ def test_day_or_month_first_is_refused_when_nothing_tells(write):
         read_prices(write("time,price\n3/4/2024 01:00,20\n3/4/2024 02:00,20\n"), time_zone="UTC")
 
 
+def test_rows_newest_first_are_turned_and_told_with_the_doubled_hour_in_order(write):
+    clock = ["00:45", "01:00", "01:15", "01:30", "01:45", "01:00", "01:15", "01:30", "01:45", "02:00"]
+    rows = [f"2024-11-03 {at},{20 + n}" for n, at in enumerate(clock)]
+    upright = read_prices(write("time,price\n" + "\n".join(rows)), time_zone="America/Chicago")
+    turned = read_prices(write("time,price\n" + "\n".join(reversed(rows))), time_zone="America/Chicago")
+    assert turned.starts_unix_s.tolist() == upright.starts_unix_s.tolist() and turned.gaps == ()
+    assert turned.usd_per_mwh.tolist() == upright.usd_per_mwh.tolist()
+    assert turned.repaired[0].endswith(":1: rows stand newest first; read from the last one up")
+
+
+def test_times_no_market_can_have_are_refused(write):
+    for year in ("0001", "9999"):
+        with pytest.raises(SettingsError, match=rf":2: '{year}-01-01 00:00' is not a time"):
+            read_prices(write(f"time,price\n{year}-01-01 00:00,20\n"), time_zone="Europe/Berlin")
+
+
 @pytest.mark.parametrize("width", [300, 900, 3600])
 def test_usual_interval_is_found(write, width):
     rows = "".join(f"{datetime.fromtimestamp(at * width, UTC).isoformat()},{at}\n" for at in range(50))
