@@ -13,7 +13,7 @@ from controller.markets.forecast import HORIZON_S, forecast
 from controller.markets.hashprice import DailyHashprice
 from controller.markets.region import Standing, stand, usual
 from controller.markets.settings import MarketSettings, RegionPrice
-from controller.markets.sources import Sources, rows_refused
+from controller.markets.sources import Sources, repairs_of, rows_refused
 from controller.markets.tariff import Tariff
 from gridpivot.clock import Instant
 from gridpivot.errors import BadPrice, SettingsError
@@ -254,3 +254,10 @@ class MarketBook:
     def refusals(self) -> dict[str, int]:
         """Prices refused so far, by region: set ones, and rows of its files."""
         return dict(self._refused)
+
+    def repairs(self) -> tuple[str, ...]:
+        """What was put right or left out in the price files now in use, one line each with file and line."""
+        told: dict[str, None] = {}
+        for feeds in self._regions.values():
+            told |= dict.fromkeys(repairs_of(feeds))
+        return tuple(told)

@@ -104,7 +104,7 @@ def read_prices(
         rows = rows[np.argsort(moments.unix_s[rows], kind="stable")]
     rows, twice = _once(table, rows, moments.unix_s, prices)
     starts, kept = moments.unix_s[rows], prices[rows]
-    width_s = usual_width_s(starts)
+    width_s = usual_width_s(np.unique(moments.unix_s[~np.isnan(moments.unix_s)]))  # rows without a price count too
     if re.search(r"end", time_name, re.I) and not re.search(r"start|begin", time_name, re.I):
         starts = starts - width_s
         told.append(f"{path}:1: column {time_name!r} gives ends of intervals; moved back by {width_s:g} s to starts")
@@ -236,7 +236,7 @@ def _once(table: Table, rows: NDArray[np.intp], unix_s: Floats, prices: Floats) 
         if prices[row] != prices[before]:
             raise SettingsError(
                 f"{table.where(row)}: the interval {_utc(float(unix_s[row]))} stands twice with two prices "
-                f"({prices[before]:g} in line {table.lines[before]}, {prices[row]:g} here); keep one"
+                f"({prices[before]:g} in line {table.lines[before]}, {prices[row]:g} here); keep one, and one location in a file"
             )
         told.append(f"{table.where(row)}: repeats line {table.lines[before]} at the same price; counted once")
     return np.delete(rows, repeated), told

@@ -94,5 +94,14 @@ class Sources:
 
 def rows_refused(feeds: RegionFeeds) -> int:
     """Rows of a region's files that were no price."""
+    return sum(file.refused for file in _files(feeds))
+
+
+def repairs_of(feeds: RegionFeeds) -> tuple[str, ...]:
+    """What was repaired in a region's files, one line each."""
+    return tuple(line for file in _files(feeds) for line in file.repaired)
+
+
+def _files(feeds: RegionFeeds) -> list[FileFeed]:
     published = feeds.published.feed if feeds.published is not None else None
-    return sum(feed.refused for feed in (feeds.market, published) if isinstance(feed, FileFeed))
+    return [feed for feed in (feeds.market, published) if isinstance(feed, FileFeed)]
