@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ from gridpivot.errors import FeedFailed, SettingsError
 from gridpivot.link.credentials import read_secret
 
 Rows = list[tuple[float, float]]
+_POSITION = re.compile(r"-?[0-9]{1,9}")
 
 
 def header(settings: HttpFeedSettings, environ: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -97,7 +99,7 @@ def rows_of(body: bytes, settings: HttpFeedSettings) -> Rows:
 def _walk(value: Any, way: str | None) -> Any:
     """What stands at the end of a dotted way; raises LookupError naming the part that is not there."""
     for part in way.split(".") if way else ():
-        if isinstance(value, list) and part.lstrip("-").isdigit() and -len(value) <= int(part) < len(value):
+        if isinstance(value, list) and _POSITION.fullmatch(part) and -len(value) <= int(part) < len(value):
             value = value[int(part)]
         elif isinstance(value, dict) and part in value:
             value = value[part]
@@ -108,4 +110,6 @@ def _walk(value: Any, way: str | None) -> Any:
 
 def _is_row(found: list[Any], settings: HttpFeedSettings) -> bool:
     """Whether a list is itself one row, its fields told by position."""
-    return settings.time_field.lstrip("-").isdigit() and bool(found) and not isinstance(found[0], list | dict)
+    return (
+        _POSITION.fullmatch(settings.time_field) is not None and bool(found) and not isinstance(found[0], list | dict)
+    )

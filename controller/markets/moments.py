@@ -42,7 +42,7 @@ def looks_like_time(cell: Cell) -> bool:
     """Whether a cell can be read as a date with or without a clock time. Numbers alone are not taken for times."""
     if isinstance(cell, datetime | date):
         return True
-    if not isinstance(cell, str) or cell.strip().replace(".", "", 1).lstrip("-").isdigit():
+    if not isinstance(cell, str) or cell.strip().replace(".", "", 1).lstrip("-").isdecimal():
         return False
     text = _plain(cell)
     try:
@@ -204,7 +204,7 @@ def _plain(cell: Cell) -> str:
 
 
 def _unix(cell: Cell, text: str) -> datetime | None:
-    number = float(cell) if isinstance(cell, int | float) else float(text) if text.isdigit() else 0.0
+    number = float(cell) if isinstance(cell, int | float) else float(text) if text.isdecimal() else 0.0
     if not 1e8 <= number < 1e14 or (isinstance(cell, str) and len(text) not in (9, 10, 13)):
         return None
     return datetime.fromtimestamp(number / 1000 if number > 1e11 else number, UTC)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,7 +62,7 @@ def _text(path: Path) -> str:
         if path.suffix == ".gz":
             with gzip.open(io.BytesIO(raw)) as unpacked:
                 raw = unpacked.read(MAX_BYTES + 1)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise SettingsError(f"{path}: cannot be read: {error}; give a CSV file, plain or .gz, or Parquet") from error
     if len(raw) > MAX_BYTES:
         raise SettingsError(f"{path}: unpacks to over {MAX_BYTES >> 20} MiB; give a shorter file")

@@ -185,12 +185,36 @@ def test_series_in_another_unit_is_refused_until_the_unit_is_said(write, factor,
         ("time,time,price\n", ":1: column 'time' stands twice"),
         ("time,price\n2024-01-01T00:00Z,cheap\n", ":2: column 'price' holds no usable price in 1 of 1 rows"),
         (HEAD + "2024-01-01T01:00Z,20\n2024-01-01T00:00Z,21\n", ":3: intervals must ascend"),
+        (HEAD + "2024-01-01T01:00Z,20\n\N{SUPERSCRIPT TWO},21\n", ":3: '\N{SUPERSCRIPT TWO}' is not a time"),
     ],
 )
 def test_file_that_cannot_be_used_is_refused_with_its_line(write, text, said):
     with pytest.raises(SettingsError) as refused:
         read_prices(write(text))
     assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+@given(st.integers(10, 80), st.integers(0, 255))
+def test_damaged_gzip_is_refused_or_reads_whole(tmp_path_factory, at, byte):
+    raw = bytearray(gzip.compress((HEAD + "2024-01-01T00:00Z,20\n2024-01-01T01:00Z,21\n").encode()))
+    raw[at % len(raw)] = byte
+    path = tmp_path_factory.mktemp("any") / "prices.csv.gz"
+    path.write_bytes(raw)
+    try:
+        assert read_prices(path).usd_per_mwh.tolist() == [20.0, 21.0]
+    except SettingsError as refused:
+        assert "\n" not in str(refused)
+
+
+@given(st.text(max_size=60), st.text(max_size=30))
+def test_no_cell_does_anything_but_read_or_be_refused(tmp_path_factory, time, price):
+    path = tmp_path_factory.mktemp("any") / "prices.csv"
+    cells = ",".join('"' + cell.replace('"', '""') + '"' for cell in (time, price))
+    path.write_text(f"time,price\n2024-01-01 00:00,20\n{cells}\n", encoding="utf-8", errors="replace")
+    try:
+        read_prices(path, time_zone="America/Chicago")
+    except SettingsError as refused:
+        assert str(path) in str(refused)
 
 
 @given(st.binary(max_size=200))
