@@ -124,7 +124,7 @@ async def test_defect_of_the_solver_is_counted_and_the_last_plan_goes_out_under_
             await asyncio.sleep(0.01)
     plan = controller.operations.board.posted("falcon-1").plan
     assert plan.ceiling_w == 1e5
-    assert plan.expected_power_w <= 1e5 + 1e-3  # a milliwatt of rounding
+    assert plan.expected_power_w == pytest.approx(1e5)
     assert loop.last.decision.rung is Rung.CLIPPED_PLAN
     assert loop.last.decision.rung_reason == "the solver broke: ZeroDivisionError"
 
