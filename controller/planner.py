@@ -225,7 +225,7 @@ class PlanLoop:
         # Turning forty sites into JSON takes milliseconds that the event loop does not have.
         decision_id = new_id("decision", now)
         record = await asyncio.get_running_loop().run_in_executor(
-            self._thread, lambda: record_of(decision_id, decision, fleet, now, trigger)
+            self._thread, lambda: record_of(decision_id, decision, fleet, now, trigger, self.parameters)
         )
         await self._ledger.record_decision(record, signed)
         for one in signed:

@@ -45,7 +45,7 @@ class Questions:
         if record is None:
             raise Refused(f"no decision {decision_id!r}; gridpivot decisions lists them")
         plans = await self._ledger.plans_of(decision_id)
-        return record, await self._ask(lambda: replay(record, plans, self._parameters))
+        return record, await self._ask(lambda: replay(record, plans))
 
     def _planner(self) -> Planner:
         return Planner(self._parameters, time_limit_s=TIME_LIMIT_S, record=False)
