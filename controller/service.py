@@ -132,9 +132,7 @@ class ControllerService:
         stack.push_async_callback(store.close)
         fleet = Fleet((s.name, s.region) for s in settings.sites)
         board = PlanBoard(store.ledger.record_status)
-        memory = SiteMemory(
-            fleet, book, store.peaks, clock, {s.name: s.tariff for s in settings.sites}, dispatch.speed
-        )
+        memory = SiteMemory(fleet, book, store.peaks, clock, {s.name: s.tariff for s in settings.sites}, dispatch.speed)
         await memory.restore()
         operations = Operations(
             terms,

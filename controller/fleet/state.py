@@ -120,9 +120,7 @@ def _site(
     states = tuple(_pool(p, pools.get(p.name), terms, book, backlogs) for p in live.pools)
     charge = None
     if memory is not None:
-        states = tuple(
-            replace(p, demand=memory.demand_ahead(live.name, p.pool.name, p.demand_w, now)) for p in states
-        )
+        states = tuple(replace(p, demand=memory.demand_ahead(live.name, p.pool.name, p.demand_w, now)) for p in states)
         charge = memory.demand_charge(live.name, live.region, now)
     return SiteState(
         name=live.name,
