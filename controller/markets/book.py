@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 
 from controller.dispatch.inputs import PriceStep
 from controller.markets.ai_value import usd_per_gpu_hour
 from controller.markets.bounds import check_fixed, check_hashprice, check_price
-from controller.markets.feed import CsvFeed, FixedFeed, PriceFeed
+from controller.markets.feed import FileFeed, FixedFeed, PriceFeed
 from controller.markets.forecast import Published, forecast
 from controller.markets.hashprice import DailyHashprice
+from controller.markets.series import read_prices
 from controller.markets.settings import MarketSettings, RegionPrice
 from gridpivot.clock import Instant
 from gridpivot.errors import BadPrice, SettingsError
@@ -56,13 +58,13 @@ class MarketBook:
         self._started = started
         self._start_unix_s = started.unix_s if start_unix_s is None else start_unix_s
         self._speed = speed
-        files: dict[tuple[object, ...], CsvFeed] = {}
+        files: dict[tuple[object, ...], FileFeed] = {}
         self._stamps = self._stamp(regions)
         self._regions = {r: self._region(settings.regions.get(r, settings.default), files) for r in regions}
         self._refused = dict.fromkeys(self._regions, 0)
         self.reload_error: str | None = None
         for name, region in self._regions.items():
-            self._refused[name] += sum(f.refused for f in region.feeds if isinstance(f, CsvFeed))
+            self._refused[name] += sum(f.refused for f in region.feeds if isinstance(f, FileFeed))
         path = settings.hashprice_csv
         self._daily = DailyHashprice(path) if path is not None else None
         self._set: dict[str, _Set] = {}
@@ -70,7 +72,7 @@ class MarketBook:
         self._steps: dict[str, tuple[PriceStep, ...]] = {}
         self._steps_at: Instant | None = None
 
-    def _region(self, source: RegionPrice, files: dict[tuple[object, ...], CsvFeed]) -> _Region:
+    def _region(self, source: RegionPrice, files: dict[tuple[object, ...], FileFeed]) -> _Region:
         """Feeds of one region; a file that several regions name is read once."""
         low, high = self._settings.min_price_usd_per_mwh, self._settings.max_price_usd_per_mwh
         feeds: list[PriceFeed] = []
@@ -78,12 +80,12 @@ class MarketBook:
         if source.csv is not None:
             key = (source.csv, source.offset_usd_per_mwh)
             if key not in files:
-                files[key] = CsvFeed(source.csv, source.offset_usd_per_mwh, low, high)
+                files[key] = self._file(source.csv, source)
             feeds.append(files[key])
         if source.day_ahead_csv is not None:
             key = (source.day_ahead_csv, source.offset_usd_per_mwh)
             if key not in files:
-                files[key] = CsvFeed(source.day_ahead_csv, source.offset_usd_per_mwh, low, high)
+                files[key] = self._file(source.day_ahead_csv, source)
             published = Published(files[key], source.day_ahead_known_h * 3600.0)
         if source.usd_per_mwh is not None:
             try:
@@ -91,6 +93,11 @@ class MarketBook:
             except BadPrice as error:
                 raise SettingsError(str(error)) from error
         return _Region(tuple(feeds), published)
+
+    def _file(self, path: Path, source: RegionPrice) -> FileFeed:
+        low, high = self._settings.min_price_usd_per_mwh, self._settings.max_price_usd_per_mwh
+        series = read_prices(path, time_zone=source.time_zone, low=low, high=high)
+        return FileFeed(series, source.offset_usd_per_mwh)
 
     def _stamp(self, regions: Collection[str]) -> dict[str, tuple[float, ...]]:
         """Modification times of each region's files; 0 for one that is gone."""
@@ -108,7 +115,7 @@ class MarketBook:
         """
         stamps = self._stamp(self._regions)
         changed = tuple(r for r, stamp in stamps.items() if stamp != self._stamps[r])
-        files: dict[tuple[object, ...], CsvFeed] = {}
+        files: dict[tuple[object, ...], FileFeed] = {}
         self.reload_error = None
         for region in changed:
             try:
@@ -117,7 +124,7 @@ class MarketBook:
                 self._refused[region] += 1
                 self.reload_error = str(error)
             else:
-                self._refused[region] += sum(f.refused for f in fresh.feeds if isinstance(f, CsvFeed))
+                self._refused[region] += sum(f.refused for f in fresh.feeds if isinstance(f, FileFeed))
                 self._regions[region] = fresh
                 self._steps_at = None
         self._stamps = stamps

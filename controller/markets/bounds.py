@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gridpivot.errors import BadPrice
+
+Floats = NDArray[np.float64]
 
 # Real prices run from about -250 to 9,000 USD/MWh (ERCOT, 2021); twice that leaves room for other markets.
 LOW_USD_PER_MWH, HIGH_USD_PER_MWH = -2_000.0, 20_000.0
@@ -47,10 +53,70 @@ def check_fixed(usd_per_mwh: float, where: str, low: float, high: float) -> floa
     return check_price(usd_per_mwh, where, None, low, high)
 
 
-def check_series(prices: Sequence[float], where: str) -> None:
-    """Raise BadPrice for a series of at least a day's quarter hours that never leaves 1 USD/MWh: it is in USD/kWh."""
-    if len(prices) >= 96 and max(map(abs, prices)) < 10.0 and sorted(map(abs, prices))[len(prices) // 2] < 1.0:
-        raise BadPrice(f"{where}: half of all prices are under 1 and none reaches 10; they look like USD/kWh")
+class PriceUnit(StrEnum):
+    """Units that price files come in; dollars stand for the file's own currency."""
+
+    USD_PER_MWH = "usd_per_mwh"
+    USD_PER_KWH = "usd_per_kwh"
+    CENTS_PER_KWH = "cents_per_kwh"
+    CENTS_PER_MWH = "cents_per_mwh"
+
+
+PER_MWH = {
+    PriceUnit.USD_PER_MWH: 1.0,
+    PriceUnit.USD_PER_KWH: 1000.0,
+    PriceUnit.CENTS_PER_KWH: 10.0,
+    PriceUnit.CENTS_PER_MWH: 0.01,
+}
+DAY_OF_PRICES = 96
+WEEK_S = 7 * 86_400.0
+
+
+def check_unit(prices: Floats, span_s: float, column: str, unit: PriceUnit | None) -> float:
+    """Factor that makes USD/MWh of a whole series; raises BadPrice for one that is probably in another unit.
+
+    A unit that is given is believed. Otherwise the column's name speaks first, then the figures of at least a day.
+    Cents show only over a week or more: a power market whose middle price is 1 to 10 USD/MWh with hardly one above
+    15 exists (northern Norway), so the remedy is to say the unit, whichever it is.
+    """
+    if unit is not None:
+        return PER_MWH[unit]
+    likely = _named_unit(column) or _likely_unit(prices, span_s)
+    if likely is not None:
+        raise BadPrice(
+            f"prices in {column!r} look like {_SHOWN[likely]}; convert them to USD per MWh, or give "
+            f'price_unit = "{likely}" ("usd_per_mwh" if they really are)'
+        )
+    return 1.0
+
+
+_SHOWN = {
+    PriceUnit.USD_PER_KWH: "USD/kWh",
+    PriceUnit.CENTS_PER_KWH: "cents per kWh",
+    PriceUnit.CENTS_PER_MWH: "cents per MWh",
+}
+
+
+def _named_unit(column: str) -> PriceUnit | None:
+    name = column.lower()
+    cents = re.search(r"cent|(^|[^a-z])(ct|c)(?=$|[^a-z])|¢", name) is not None
+    if "kwh" in name:
+        return PriceUnit.CENTS_PER_KWH if cents else PriceUnit.USD_PER_KWH
+    return PriceUnit.CENTS_PER_MWH if cents and "mwh" in name else None
+
+
+def _likely_unit(prices: Floats, span_s: float) -> PriceUnit | None:
+    if len(prices) < DAY_OF_PRICES:
+        return None
+    size = np.abs(prices)
+    tenth, middle, most = np.quantile(size, (0.1, 0.5, 0.95))
+    if size.max() < 10.0 and middle < 1.0:
+        return PriceUnit.USD_PER_KWH
+    if span_s < WEEK_S - 3600.0:
+        return None
+    if 1.0 <= middle < 10.0 and most < 15.0:
+        return PriceUnit.CENTS_PER_KWH
+    return PriceUnit.CENTS_PER_MWH if tenth > 300.0 and middle > 1000.0 else None
 
 
 def check_hashprice(usd_per_ph_day: float, where: str) -> float:

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from pathlib import Path
 
 from controller.markets.bounds import check_hashprice
-from controller.markets.feed import utc_seconds
+from controller.markets.moments import utc_seconds
 from gridpivot.errors import BadPrice, SettingsError
 from gridpivot.value import hashprice_usd_per_ph_day
 

@@ -24,6 +24,7 @@ class RegionPrice(Section):
     usd_per_mwh: float | None = None
     csv: Path | None = None
     day_ahead_csv: Path | None = None
+    time_zone: str | None = None  # of the files' times, where they carry no offset
     day_ahead_known_h: float = Field(default=10.0, ge=0, le=48)
     offset_usd_per_mwh: float = 0.0  # added to every price of the file: transport, a site's own contract
 

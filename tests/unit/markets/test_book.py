@@ -97,7 +97,7 @@ def test_spike_fades_into_what_is_usual():
     assert steps[0].usd_per_mwh == 4045.0
     an_hour_on = next(s for s in steps if s.starts_in_s >= 3600)
     assert 45 + 4000 * 0.25 < an_hour_on.usd_per_mwh < 45 + 4000 * 0.45
-    assert steps[-1].usd_per_mwh == pytest.approx(45.0, abs=0.01)
+    assert 45.0 <= steps[-1].usd_per_mwh <= 45.0 + 25.0  # a trace of it stays, however high it was
 
 
 def test_forecast_is_counted_in_real_seconds_under_compressed_time():
@@ -114,7 +114,7 @@ def test_day_ahead_prices_are_used_only_as_far_as_they_are_published(tmp_path):
         MarketSettings(regions={"r": region}), ["r"], START, start_unix_s=1_724_112_000.0
     )  # 2024-08-20T00:00Z
     steps = {round(s.starts_in_s / 3600, 2): s.usd_per_mwh for s in book.steps("r", START)}
-    assert steps[8.0] == pytest.approx(508.0, abs=1.0)
+    assert steps[8.0] == pytest.approx(508.0, abs=10.0)  # a trace of the present price stays
     assert steps[12.0] == pytest.approx(45.0, abs=0.1)
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import runpy
 from pathlib import Path
 
 import pytest
 
 from controller.dispatch.inputs import ClassState, FleetState, SiteState
 from controller.dispatch.solve import Planner
+from controller.markets.blend import BY_HOUR, WITH_DAY_AHEAD
 from controller.markets.book import MarketBook
-from controller.markets.feed import CsvFeed, utc_seconds
+from controller.markets.feed import FileFeed
+from controller.markets.moments import utc_seconds
+from controller.markets.series import read_prices
 from controller.markets.settings import MarketSettings, RegionPrice
 from gridpivot.clock import Instant
 from gridpivot.curves import miner_class
@@ -44,10 +48,30 @@ def after(data_minutes):
 
 
 def test_year_of_quarter_hours_loads_whole():
-    feed = CsvFeed(GRID / "ercot_hubavg_2024_rt15.csv.gz")
+    feed = FileFeed(read_prices(GRID / "ercot_hubavg_2024_rt15.csv.gz"))
     assert len(feed.usd_per_mwh) == 35_136 and feed.refused == 0
     assert feed.usd_per_mwh.min() < 0 and feed.usd_per_mwh.max() > 4_900
     assert set(feed.starts_unix_s[1:] - feed.starts_unix_s[:-1]) == {900.0}  # clocks changed twice, UTC did not
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "intervals", "told"),
+    [
+        ("ercot_hubavg_2024_da60.csv.gz", {}, 8_784, 0),
+        ("epf_de_hourly.csv.gz", {"time_zone": "UTC"}, 52_416, 0),
+        # Spring's missing hour was filled in by whoever made this file, autumn's second pass left out.
+        (
+            "ercot_hbsouth_2024_2025_da_rt15.csv.gz",
+            {"price_column": "HB_SOUTH_RTM", "time_zone": "America/Chicago"},
+            28_796,
+            3,
+        ),
+    ],
+)
+def test_every_shared_series_loads_whole_and_in_order(file, options, intervals, told):
+    series = read_prices(GRID / file, **options)
+    assert len(series.usd_per_mwh) == intervals and len(series.repaired) == told
+    assert (series.starts_unix_s[1:] > series.starts_unix_s[:-1]).all()
 
 
 def test_scarcity_evening_has_its_prices(book):
@@ -75,3 +99,9 @@ def test_mining_sleeps_through_the_spike_and_wakes_after_it(book):
         asleep[minute] = commanded[0]
     assert asleep[60] == pytest.approx(1000)
     assert asleep[180] == pytest.approx(0)
+
+
+def test_blends_in_use_are_the_ones_that_the_first_half_of_2024_gives():
+    bench = runpy.run_path(str(Path(__file__).parents[2] / "bench" / "bench_forecast.py"))
+    fitted = bench["fitted"](*bench["hub"]())
+    assert fitted == {"hour of day": BY_HOUR, "day-ahead": WITH_DAY_AHEAD}
