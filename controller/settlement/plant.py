@@ -177,7 +177,7 @@ class Setpoints:
 def throughput(pool: AiPool, power_w: Floats) -> Floats:
     """Share of full throughput that a pool reaches at `power_w` (n,): its concave hull, as dispatch values it."""
     corners = np.array(pool_corners(pool))
-    return np.interp(power_w, corners[:, 0], corners[:, 1])
+    return np.asarray(np.interp(power_w, corners[:, 0], corners[:, 1]))
 
 
 def segment_edges_w(pool: AiPool) -> tuple[tuple[float, float], ...]:
