@@ -7,10 +7,11 @@ effect.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controller.board import PlanBoard
+from controller.connection import BacklogSettings
 from controller.dispatch.inputs import FleetState
 from controller.events.windows import Order, OrderKind, Orders, grid_event, override
 from controller.fleet.state import SiteTerms, fleet_state, own_ceiling_w
@@ -53,6 +54,7 @@ class Operations:
     fresh_s: float
     fleet_floor_hs: float = 0.0
     speed: float = 1.0
+    backlogs: Sequence[BacklogSettings] = ()
     records_committed: Callable[[], int] = lambda: 0
     orders: Orders = field(default_factory=Orders)
 
@@ -70,7 +72,16 @@ class Operations:
         """The fleet as dispatch sees it."""
         self.orders = self.orders.forgetting_ended(now)
         sites = [(terms, self.fleet[name]) for name, terms in self.terms.items()]
-        return fleet_state(sites, self.book, self.orders, now, fleet_floor_hs=self.fleet_floor_hs, speed=self.speed)
+        return fleet_state(
+            sites,
+            self.book,
+            self.orders,
+            now,
+            fleet_floor_hs=self.fleet_floor_hs,
+            speed=self.speed,
+            backlogs=self.backlogs,
+            fresh_s=self.fresh_s,
+        )
 
     def ceiling_w(self, site: str, now: Instant) -> float:
         """Effective ceiling of a site now [W]: contract, overrides, grid events."""

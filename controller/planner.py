@@ -1,7 +1,8 @@
 """The loop that plans: look at the fleet, ask the trigger, solve in its own thread, sign, store, publish.
 
-A plan leaves only after it and the decision it came from are durable. An infeasible or unpublishable answer leaves
-every last good plan in force. Leases are not renewed here: heartbeats do that.
+A plan leaves only after it and the decision it came from are durable. Where nothing can be solved the ladder gives
+each site the best plan there is, so that a lowered ceiling always goes out. Leases are not renewed here: heartbeats
+do that.
 """
 
 from __future__ import annotations
@@ -9,25 +10,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controller.board import PlanBoard
 from controller.dispatch.explain import Explanation, explain
 from controller.dispatch.inputs import Decision, FleetState
+from controller.dispatch.ladder import complete, split
 from controller.dispatch.plan import Terms, build_plan, materially_different
 from controller.dispatch.solve import Planner
 from controller.dispatch.trigger import Planned, Thresholds, Trigger, due
-from controller.store.ledger import DecisionRecord, Ledger, new_id, pack
+from controller.replay import record_of
+from controller.store.ledger import Ledger, new_id
 from gridpivot.clock import Clock, Instant
 from gridpivot.errors import Infeasible
 from gridpivot.observability import get_logger
 from gridpivot.plan import sign
 from gridpivot.v1 import plan_pb2
-from gridpivot.vocabulary import Posture
+from gridpivot.vocabulary import Posture, Rung
 
-SOLVE_DEADLINE_S = 60.0
+SOLVE_DEADLINE_S = 30.0
+MOST_ABANDONED = 2  # solvers that hang at once: each is a thread and a model that nobody can end
 log = get_logger(__name__)
 
 
@@ -56,6 +60,8 @@ class PlannerCounts:
     dispatches: int = 0
     infeasible: int = 0
     failed: int = 0
+    late: int = 0  # decisions that came after their deadline, and were not published
+    abandoned: int = 0  # solvers that never came back
     plans: int = 0
     reallocations: int = 0  # dispatches that changed at least one site's plan
     solve_s_total: float = 0.0
@@ -63,7 +69,11 @@ class PlannerCounts:
 
 
 class PlanLoop:
-    """Plans until cancelled. `see(now)` gives the fleet's state; `reasons()` why each event stands, by event id."""
+    """Plans until cancelled. `see(now)` gives the fleet's state; `reasons()` why each event stands, by event id.
+
+    `deadline_s` is the longest that anything waits for the solver; `spare` makes a new one in the place of a planner
+    that hangs.
+    """
 
     def __init__(
         self,
@@ -78,6 +88,8 @@ class PlanLoop:
         lease_s: float,
         thresholds: Thresholds,
         look_s: float = 1.0,
+        deadline_s: float = SOLVE_DEADLINE_S,
+        spare: Callable[[], Planner] | None = None,
         postures: Callable[[str], Posture] = lambda _site: Posture.HOLD,
         reasons: Callable[[], dict[str, str]] = dict,
     ) -> None:
@@ -85,6 +97,9 @@ class PlanLoop:
         self._signer, self._clock, self._see = signer, clock, see
         self._epoch, self._lease_s, self._thresholds, self._look_s = epoch, lease_s, thresholds, look_s
         self._postures, self._reasons = postures, reasons
+        self._deadline_s = deadline_s
+        self._spare = spare if spare is not None else lambda: Planner(planner.parameters, planner.period_s)
+        self._abandoned: list[asyncio.Future[Decision]] = []
         self._versions: dict[str, int] = {}
         self._planned: Planned | None = None
         self._retry_at_s: float | None = None
@@ -104,9 +119,6 @@ class PlanLoop:
             while True:
                 try:
                     await self.turn()
-                except Infeasible as error:
-                    self.counts.infeasible += 1
-                    log.warning("no publishable plan; the last good ones stay", why=str(error))
                 except Exception:  # planning must go on: sites fall back to their leases if it does not
                     self.counts.failed += 1
                     log.exception("dispatch failed; the last good plans stay")
@@ -115,7 +127,7 @@ class PlanLoop:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def turn(self) -> Trigger | None:
-        """One look at the fleet, and a dispatch if there is a reason; the reason. Raises Infeasible."""
+        """One look at the fleet, and a dispatch if there is a reason; the reason."""
         now = self._clock.now()
         fleet = self._see(now)
         if not fleet.sites:
@@ -131,15 +143,52 @@ class PlanLoop:
         # Before solving: a state that fails would fail again at once; it is tried again after the hold-off.
         self._planned = before.after(trigger, fleet, now.monotonic_s)
         self._retry_at_s = now.monotonic_s + max(self._thresholds.hold_off_s, self._look_s)
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(SOLVE_DEADLINE_S):
-            decision = await loop.run_in_executor(self._thread, self._planner.solve, fleet)
+        solvable, _ = split(fleet)
+        solved, why = await self._solve(solvable) if solvable.sites else (None, "every site's newest report is too old")
+        last = self.last.decision if self.last is not None else None
+        decision = complete(solved, why, last, fleet, self._planner.parameters)
+        if decision.rung is not Rung.PLAN:
+            log.warning("nothing was solved", rung=decision.rung.value, why=why)
         self.counts.dispatches += 1
-        self.counts.solve_s_total += decision.solve_s
-        self.counts.solve_s_last = decision.solve_s
         await self._publish(decision, fleet, now, trigger.sentence)
-        self._retry_at_s = None
+        if solved is not None:
+            self.counts.solve_s_total += solved.solve_s
+            self.counts.solve_s_last = solved.solve_s
+            self._retry_at_s = None
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._planner.write_bases)
         return trigger
+
+    async def _solve(self, fleet: FleetState) -> tuple[Decision | None, str]:
+        """The optimum, or None and why there is none. A solver that hangs is left behind."""
+        if all(not site.prices for site in fleet.sites):
+            return None, "no power price is known anywhere"
+        self._abandoned = [work for work in self._abandoned if not work.done()]
+        if len(self._abandoned) >= MOST_ABANDONED:
+            return None, f"{len(self._abandoned)} solvers have been silent for over {self._deadline_s:g} s"
+        work = asyncio.get_running_loop().run_in_executor(self._thread, self._planner.solve, fleet)
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                return await asyncio.shield(work), ""
+        except TimeoutError:
+            self.counts.late += 1
+            await self._leave_behind(work)
+            return None, f"the solver gave no answer in {self._deadline_s:g} s"
+        except Infeasible as error:
+            self.counts.infeasible += 1
+            return None, str(error)
+        except Exception as error:  # a defect of the solver must not keep a lowered ceiling from its site
+            self.counts.failed += 1
+            log.exception("the solver broke")
+            return None, f"the solver broke: {type(error).__name__}"
+
+    async def _leave_behind(self, work: asyncio.Future[Decision]) -> None:
+        """Go on with a new planner in a new thread; what the old one says some day is not published."""
+        self.counts.abandoned += 1
+        work.add_done_callback(lambda late: late.cancelled() or late.exception())  # fetched, so that nothing warns
+        self._abandoned.append(work)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dispatch")
+        self._planner = self._spare()
 
     def explanation(self, site: str) -> tuple[Explanation, Instant] | None:
         """Why a site's plan is what it is, and when that was decided; None before the first decision on it."""
@@ -168,10 +217,10 @@ class PlanLoop:
                 signed.append(sign(plan, self._signer.key, self._signer.key_id))
                 why.append(f"{chosen.site}: {different}")
         # Turning forty sites into JSON takes milliseconds that the event loop does not have.
-        inputs, outcome = await asyncio.get_running_loop().run_in_executor(
-            self._thread, lambda: (pack(asdict(fleet)), pack(asdict(decision)))
+        decision_id = new_id("decision", now)
+        record = await asyncio.get_running_loop().run_in_executor(
+            self._thread, lambda: record_of(decision_id, decision, fleet, now, trigger)
         )
-        record = DecisionRecord(new_id("decision", now), now, trigger, decision.objective_usd, inputs, outcome)
         await self._ledger.record_decision(record, signed)
         for one in signed:
             plan = plan_pb2.Plan.FromString(one.plan)

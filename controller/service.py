@@ -42,6 +42,7 @@ from gridpivot.v1 import operator_pb2_grpc, session_pb2_grpc
 PURGE_EVERY_S = 3_600.0
 PRICES_EVERY_S = 2.0  # how soon a changed price file is noticed
 GRACE_S = 2.0
+SOLVER_GRACE_S = 2.0  # the solver stops itself at its deadline; after this it is left behind
 log = get_logger(__name__)
 
 
@@ -110,7 +111,8 @@ class ControllerService:
                 s.drop_ramp_w_per_min,
                 s.pick_up_ramp_w_per_min,
                 s.overhead_ratio,
-                s.pools_usd_per_gpu_hour,
+                s.pools,
+                s.connection,
             )
             for s in settings.sites
         }
@@ -137,13 +139,14 @@ class ControllerService:
             settings.link.fresh_s,
             dispatch.fleet_floor_eh_s * 1e18,
             dispatch.speed,
+            dispatch.backlogs,
             records_committed=lambda: store.lanes.records_committed,
         )
         await operations.restore()
         epoch = await store.ledger.next_epoch()
         postures = {s.name: s.posture for s in settings.sites}
         loop = PlanLoop(
-            Planner(dispatch.parameters),
+            Planner(dispatch.parameters, time_limit_s=dispatch.deadline_s),
             board,
             store.ledger,
             signer,
@@ -153,6 +156,7 @@ class ControllerService:
             lease_s=settings.link.lease_s,
             thresholds=dispatch.thresholds(),
             look_s=dispatch.look_s,
+            deadline_s=dispatch.deadline_s + SOLVER_GRACE_S,
             postures=postures.__getitem__,
             reasons=lambda: operations.orders.reasons(),
         )

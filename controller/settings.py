@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from controller.connection import BacklogSettings, ConnectionSettings, PoolTerms
 from controller.dispatch.parameters import Parameters
 from controller.dispatch.trigger import Thresholds
 from controller.markets.settings import MarketSettings
@@ -43,7 +44,8 @@ class SiteSettings(Section):
     drop_ramp_w_per_min: float = Field(default=0.0, ge=0)  # 0 = no limit
     pick_up_ramp_w_per_min: float = Field(default=0.0, ge=0)  # 0 = no limit
     overhead_ratio: float = Field(default=0.05, ge=0, le=1)  # until the site's meter tells
-    pools_usd_per_gpu_hour: dict[str, float] = Field(default_factory=dict)  # over the market's value, by pool
+    pools: dict[str, PoolTerms] = Field(default_factory=dict)  # by pool name
+    connection: ConnectionSettings = ConnectionSettings()
     posture: Posture = Posture.HOLD
 
     @field_validator("ceiling_w", "ceiling_mw")
@@ -109,7 +111,9 @@ class DispatchSettings(Section):
     look_s: float = Field(default=1.0, gt=0)  # how often the fleet is looked at for a reason to plan
     speed: float = Field(default=1.0, gt=0, le=10_000)
     start_unix_s: float | None = None  # data time when the controller starts; none = now
+    deadline_s: float = Field(default=30.0, gt=0)  # a decision that takes longer is not published
     fleet_floor_eh_s: float = Field(default=0.0, ge=0)
+    backlogs: tuple[BacklogSettings, ...] = ()
     parameters: Parameters = Parameters()
 
     def thresholds(self) -> Thresholds:

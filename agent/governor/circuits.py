@@ -52,3 +52,22 @@ def levels_of(inventory: SiteInventory, limits: tuple[CircuitLimit, ...]) -> tup
             )
         )
     return tuple(levels)
+
+
+def achievable_w(levels: tuple[Level, ...], of_row: npt.NDArray[np.integer], top_w: F64, classes: int) -> F64:
+    """Most that circuits let each class draw, all classes at once [W] -> (classes,); inf where nothing limits it.
+
+    `of_row` is the class of each row, `top_w` what the row draws in its highest mode. A circuit that cannot bear all
+    that hangs on it is shared in proportion, so that what is promised of one class is not promised of another.
+    """
+    whole = np.bincount(of_row, weights=top_w, minlength=classes)
+    least = np.full(classes, np.inf)
+    for level in levels:
+        known = level.of_row >= 0
+        hung_w = np.bincount(level.of_row[known], weights=top_w[known], minlength=len(level.limit_w))
+        share = np.minimum(1.0, np.divide(level.limit_w, hung_w, out=np.ones(len(hung_w)), where=hung_w > 0))
+        allowed = top_w.copy()
+        allowed[known] *= share[level.of_row[known]]
+        total = np.bincount(of_row, weights=allowed, minlength=classes)
+        least = np.minimum(least, np.where(total < whole * (1.0 - 1e-9), total, np.inf))
+    return least

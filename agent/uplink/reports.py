@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agent.backends import PoolReading, SiteInventory
+from agent.governor.circuits import achievable_w
 from agent.governor.state import Actions, GovernorState, Orders, Policy
 from gridpivot.clock import Instant
 from gridpivot.columns import DeviceTable
@@ -74,7 +75,7 @@ def rollup(
         commands_total=state.commands_total,
         commands_confirmed_total=state.confirmed_total,
         commands_short_total=state.short_total,
-        classes=_classes(state, table),
+        classes=_classes(state, table, policy),
         pools=[
             pb.PoolRollup(
                 name=declared.name,
@@ -97,7 +98,7 @@ def rollup(
     return message
 
 
-def _classes(state: GovernorState, table: DeviceTable) -> list[pb.ClassRollup]:
+def _classes(state: GovernorState, table: DeviceTable, policy: Policy) -> list[pb.ClassRollup]:
     classes, of_row, device_state = state.inventory.classes, state.classes.of_row, states_now(table)
     count = len(classes)
     states = np.bincount(of_row * _STATES + device_state, minlength=count * _STATES).reshape(count, _STATES)
@@ -107,6 +108,9 @@ def _classes(state: GovernorState, table: DeviceTable) -> list[pb.ClassRollup]:
     hashrate_hs = np.bincount(of_row, weights=hashrate, minlength=count)
     lost = (device_state == _UNREACHABLE) | (device_state == _UNKNOWN)
     silent = np.bincount(of_row[lost], minlength=count)
+    silent_w = np.bincount(of_row[lost], weights=np.nan_to_num(state.believed_w)[lost], minlength=count)
+    top_w = state.classes.mode_w.max(axis=1)[of_row]
+    achievable = achievable_w(state.levels(policy.circuits), of_row, top_w, count)
     unable = lost | (device_state == DeviceState.FAULT.code)
     available = np.bincount(of_row[~unable], minlength=count)
     return [
@@ -118,6 +122,8 @@ def _classes(state: GovernorState, table: DeviceTable) -> list[pb.ClassRollup]:
             hashrate_hs=float(hashrate_hs[index]),
             available=int(available[index]),
             silent=int(silent[index]),
+            silent_power_w=float(silent_w[index]) * state.correction,
+            achievable_power_w=float(achievable[index]) if np.isfinite(achievable[index]) else None,
         )
         for index, c in enumerate(classes)
     ]

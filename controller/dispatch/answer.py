@@ -47,7 +47,7 @@ def decide(
         shadows = prices.of_site(i)
         # What one more MWh of load costs here: power, and whatever it crowds out under the ceiling.
         marginal = float(prices.price_usd_per_mwh[i, 0]) + shadows[0].now_usd_per_mwh
-        mining_w = _fallback_mining_w(site, mining.shapes[own], classes)
+        mining_w = fallback_mining_w(site, mining.shapes[own], classes)
         pools = []
         for n, (pool, fallback) in enumerate(
             zip(site.pools, fallback_w(site, mining_w, parameters), strict=True), start=first_pool
@@ -124,7 +124,7 @@ def _pool(
     return PoolDecision(pool.name, most, expected, fallback, value)
 
 
-def _fallback_mining_w(site: SiteState, shapes: tuple[Shapes, ...], classes: tuple[ClassDecision, ...]) -> float:
+def fallback_mining_w(site: SiteState, shapes: tuple[Shapes, ...], classes: tuple[ClassDecision, ...]) -> float:
     """Mining that may run without a live governor [W at the devices]: the higher of commanded and planned, by class."""
     total = 0.0
     for state, shape, chosen in zip(site.classes, shapes, classes, strict=True):

@@ -100,6 +100,7 @@ class SiteState:
     export_fee_usd_per_mwh: float = 0.0  # export earns the price less this
     sold: tuple[SoldCapacity, ...] = ()
     ai_reserve_w: float = 0.0  # sheddable load already promised to swings of AI [W at the meter]
+    stale: bool = False  # its newest report is too old to plan on
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +183,8 @@ class SiteDecision:
     binding: tuple[Binding, ...]
     outlook: tuple[Outlook, ...] = ()
     worth: Worth = Worth()
+    rung: Rung = Rung.PLAN  # below PLAN: what the ladder put in the place of a solution, and why
+    rung_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,5 +212,5 @@ class Decision:
     primal_infeasibility: float
     solver: str  # name and version
     start: Start | None = None
-    rung: Rung = Rung.PLAN  # PLAN = solved; below it what the ladder put in its place
+    rung: Rung = Rung.PLAN  # PLAN = solved, but for sites that say otherwise; below it what the ladder put in its place
     rung_reason: str = ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from controller.dispatch.grid import import_now_w
 from controller.dispatch.inputs import SiteDecision, SiteState
+from controller.dispatch.ramp import curves, rate_at
 from gridpivot.clock import Instant
 from gridpivot.v1 import plan_pb2 as pb
 from gridpivot.vocabulary import Posture
@@ -30,8 +32,11 @@ class Terms:
 def build_plan(decision: SiteDecision, site: SiteState, terms: Terms, now: Instant, reason: str) -> pb.Plan:
     """The plan [watts, UTC ms] for one site; windows counted from `now` become absolute times.
 
+    Of a ramp curve it carries the rate at today's import: the governor's seconds do not see the next breakpoint.
     The fallback ceiling is the lower of the decision's and the site's own, so that no fallback raises power.
     """
+    drop, pick_up = curves(site)
+    standing_w = import_now_w(site)
     plan = pb.Plan(
         site=decision.site,
         epoch=terms.epoch,
@@ -41,8 +46,8 @@ def build_plan(decision: SiteDecision, site: SiteState, terms: Terms, now: Insta
         valid_for_ms=terms.valid_for_ms,
         ceiling_w=decision.ceiling_w,
         expected_power_w=decision.expected_power_w,
-        drop_ramp_w_per_min=site.drop_ramp_w_per_min,
-        pick_up_ramp_w_per_min=site.pick_up_ramp_w_per_min,
+        drop_ramp_w_per_min=rate_at(drop, standing_w) if drop else 0.0,
+        pick_up_ramp_w_per_min=rate_at(pick_up, standing_w) if pick_up else 0.0,
         reason=reason,
         fallback=pb.Fallback(posture=terms.posture.value, ceiling_w=min(decision.ceiling_w, site.ceiling_w)),
     )

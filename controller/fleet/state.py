@@ -6,10 +6,12 @@ a roll-up has nothing to plan, and no fresh figure raises a ceiling.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
+from controller.connection import BacklogSettings, ConnectionSettings, PoolTerms, backlogs_now
 from controller.dispatch.inputs import ClassState, FleetState, PoolState, PriceStep, SiteState
 from controller.events.windows import Orders
 from controller.fleet.tables import SiteLive
@@ -17,7 +19,7 @@ from controller.markets.book import MarketBook
 from gridpivot.clock import Instant
 from gridpivot.curves import AiPool, MinerClass
 from gridpivot.v1 import telemetry_pb2 as pb
-from gridpivot.vocabulary import DeviceState, LinkState, Mode
+from gridpivot.vocabulary import AiPriority, DeviceState, LinkState, Mode
 
 OVERHEAD_RATIO_MAX = 0.5  # more than half again for cooling is a broken meter, not a site
 WAKING = DeviceState.WAKING.code
@@ -32,7 +34,8 @@ class SiteTerms:
     drop_ramp_w_per_min: float = 0.0
     pick_up_ramp_w_per_min: float = 0.0
     overhead_ratio: float = 0.05
-    pools_usd_per_gpu_hour: Mapping[str, float] = field(default_factory=dict)
+    pools: Mapping[str, PoolTerms] = field(default_factory=dict)
+    connection: ConnectionSettings = field(default_factory=ConnectionSettings)
 
 
 def own_ceiling_w(terms: SiteTerms, rollup: pb.SiteRollup | None) -> float:
@@ -50,18 +53,47 @@ def fleet_state(
     *,
     fleet_floor_hs: float = 0.0,
     speed: float = 1.0,
+    backlogs: Sequence[BacklogSettings] = (),
+    fresh_s: float = math.inf,
 ) -> FleetState:
-    """All sites that have ever reported an inventory and a roll-up, in the order given."""
+    """All sites that have ever reported an inventory and a roll-up, in the order given.
+
+    A site whose newest roll-up is older than `fresh_s` is marked stale: it is held, not planned.
+    """
     hashprice, _ = book.hashprice(now)
+    waiting = waiting_gpu_h(sites)
+    known = backlogs_now(backlogs, waiting, speed)
     states = tuple(
-        _site(terms, live, book, orders, now)
+        replace(
+            _site(terms, live, book, orders, now, speed, {b.name for b in known}),
+            stale=(live.rollup_age_s(now) or 0.0) > fresh_s,
+        )
         for terms, live in sites
         if live.inventory_hash and live.rollup is not None
     )
-    return FleetState(states, hashprice, fleet_floor_hs, speed)
+    return FleetState(states, hashprice, fleet_floor_hs, speed, known)
 
 
-def _site(terms: SiteTerms, live: SiteLive, book: MarketBook, orders: Orders, now: Instant) -> SiteState:
+def waiting_gpu_h(sites: Sequence[tuple[SiteTerms, SiteLive]]) -> dict[str, float]:
+    """Deferrable work that waits, by backlog [GPU-h]; a backlog of which no pool tells anything is not in it."""
+    waiting: dict[str, float] = {}
+    for terms, live in sites:
+        for pool in live.rollup.pools if live.rollup is not None else ():
+            own = terms.pools.get(pool.name)
+            if own is not None and own.backlog and pool.HasField("backlog_gpu_h"):
+                waiting[own.backlog] = waiting.get(own.backlog, 0.0) + pool.backlog_gpu_h
+    return waiting
+
+
+def _site(
+    terms: SiteTerms,
+    live: SiteLive,
+    book: MarketBook,
+    orders: Orders,
+    now: Instant,
+    speed: float,
+    backlogs: Collection[str],
+) -> SiteState:
     rollup = live.rollup
     assert rollup is not None
     own_w = own_ceiling_w(terms, rollup)
@@ -73,8 +105,11 @@ def _site(terms: SiteTerms, live: SiteLive, book: MarketBook, orders: Orders, no
         region=live.region,
         ceiling_w=orders.overridden_ceiling_w(live.name, own_w, now),
         windows=orders.windows(live.name, own_w, now),
-        classes=tuple(class_state(c, classes.get(c.name)) for c in live.classes),
-        pools=tuple(_pool(p, pools.get(p.name), terms, book) for p in live.pools),
+        classes=tuple(
+            replace(class_state(c, classes.get(c.name)), feeder=terms.connection.feeder_of("classes", c.name))
+            for c in live.classes
+        ),
+        pools=tuple(_pool(p, pools.get(p.name), terms, book, backlogs) for p in live.pools),
         overhead_ratio=overhead_ratio(rollup, terms.overhead_ratio),
         fixed_w=max(0.0, rollup.unattributed_power_w),
         prices=prices,
@@ -83,6 +118,7 @@ def _site(terms: SiteTerms, live: SiteLive, book: MarketBook, orders: Orders, no
         pick_up_ramp_w_per_min=terms.pick_up_ramp_w_per_min,
         connected=live.link is LinkState.CONNECTED,
         metered_power_w=rollup.metered_power_w if rollup.HasField("metered_power_w") else None,
+        **terms.connection.state(book.data_unix_s(now), speed),
     )
 
 
@@ -103,10 +139,13 @@ def class_state(miner_class: MinerClass, rollup: pb.ClassRollup | None) -> Class
         miner_class=miner_class,
         available=rollup.available,
         silent=rollup.silent,
-        silent_power_w=rollup.silent * miner_class.modes[Mode.NORMAL].power_w,
+        silent_power_w=rollup.silent_power_w
+        if rollup.HasField("silent_power_w")
+        else rollup.silent * miner_class.modes[Mode.NORMAL].power_w,
         commanded=(counts[0], counts[1], counts[2], counts[3]),
         waking=waking,
         waking_remaining_s=miner_class.wake_s if waking else 0.0,
+        achievable_w=rollup.achievable_power_w if rollup.HasField("achievable_power_w") else None,
     )
 
 
@@ -119,8 +158,11 @@ def overhead_ratio(rollup: pb.SiteRollup, otherwise: float) -> float:
     return round(min(OVERHEAD_RATIO_MAX, max(0.0, rollup.overhead_power_w / it_load_w)), 2)
 
 
-def _pool(pool: AiPool, rollup: pb.PoolRollup | None, terms: SiteTerms, book: MarketBook) -> PoolState:
-    income = terms.pools_usd_per_gpu_hour.get(pool.name)
+def _pool(
+    pool: AiPool, rollup: pb.PoolRollup | None, terms: SiteTerms, book: MarketBook, backlogs: Collection[str]
+) -> PoolState:
+    own = terms.pools.get(pool.name, PoolTerms())
+    income = own.usd_per_gpu_hour
     if income is None:
         income = book.ai_usd_per_gpu_hour(pool.name, pool.priority)
     return PoolState(
@@ -129,6 +171,12 @@ def _pool(pool: AiPool, rollup: pb.PoolRollup | None, terms: SiteTerms, book: Ma
         limit_w=rollup.limit_w if rollup is not None else pool.baseline_w,
         demand_w=rollup.demand_w if rollup is not None and rollup.HasField("demand_w") else None,
         income_usd_per_gpu_hour=income,
+        idle_paid=own.idle_paid,
+        feeder=terms.connection.feeder_of("pools", pool.name),
+        shed_s=own.shed_s,
+        backlog=own.backlog
+        if own.backlog is not None and own.backlog in backlogs and pool.priority is AiPriority.STANDARD
+        else "",
     )
 
 

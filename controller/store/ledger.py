@@ -56,6 +56,8 @@ class DecisionRecord:
     objective_usd: float | None
     inputs: bytes
     outcome: bytes
+    start: bytes | None = None  # what the solver started from; None = nothing was solved
+    rung: str | None = None  # None = recorded before rungs were
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,8 @@ class Ledger:
             "objective_usd": decision.objective_usd,
             "inputs": decision.inputs,
             "outcome": decision.outcome,
+            "start": decision.start,
+            "rung": decision.rung,
         }
         rows = [_plan_row(signed, decision.decision_id) for signed in plans]
 
@@ -133,8 +137,25 @@ class Ledger:
             row = (await connection.execute(query)).one_or_none()
         if row is None:
             return None
-        decided_at = Instant(0.0, row.decided_at_unix_ms / 1000)
-        return DecisionRecord(row.decision_id, decided_at, row.trigger, row.objective_usd, row.inputs, row.outcome)
+        return _decision(row)
+
+    async def decisions(self, limit: int, since_unix_ms: int = 0, until_unix_ms: int = 2**62) -> list[DecisionRecord]:
+        """The newest decisions in [since, until), newest last."""
+        table = schema.decisions
+        query = select(table).where(
+            table.c.decided_at_unix_ms >= since_unix_ms, table.c.decided_at_unix_ms < until_unix_ms
+        )
+        query = query.order_by(table.c.decided_at_unix_ms.desc(), table.c.decision_id.desc()).limit(limit)
+        async with self._readers.connect() as connection:
+            rows = (await connection.execute(query)).all()
+        return [_decision(row) for row in reversed(rows)]
+
+    async def plans_of(self, decision_id: str) -> list[bytes]:
+        """The exact bytes of the plans that a decision sent out, by site."""
+        table = schema.plans
+        query = select(table.c.plan).where(table.c.decision_id == decision_id).order_by(table.c.site)
+        async with self._readers.connect() as connection:
+            return [row.plan for row in (await connection.execute(query)).all()]
 
     async def last_plans(self) -> dict[str, plan_pb2.SignedPlan]:
         """Newest plan of every site."""
@@ -242,6 +263,12 @@ class Ledger:
             AuditEntry(r.actor, r.action, r.reason, r.request, r.response, r.idempotency_key or "")
             for r in reversed(rows)
         ]
+
+
+def _decision(row: Any) -> DecisionRecord:
+    decided_at = Instant(0.0, row.decided_at_unix_ms / 1000)
+    figures = row.objective_usd, row.inputs, row.outcome, row.start, row.rung
+    return DecisionRecord(row.decision_id, decided_at, row.trigger, *figures)
 
 
 async def _put_order(connection: AsyncConnection, order: OrderRow) -> None:

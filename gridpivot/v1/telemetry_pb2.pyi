@@ -440,6 +440,8 @@ class ClassRollup(_message.Message):
     HASHRATE_HS_FIELD_NUMBER: _builtins.int
     AVAILABLE_FIELD_NUMBER: _builtins.int
     SILENT_FIELD_NUMBER: _builtins.int
+    SILENT_POWER_W_FIELD_NUMBER: _builtins.int
+    ACHIEVABLE_POWER_W_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Class name as in the inventory."""
     power_w: _builtins.float
@@ -450,6 +452,10 @@ class ClassRollup(_message.Message):
     """Most devices that could hash now: not locked, faulty or silent (count)."""
     silent: _builtins.int
     """Devices charged at assumed power because they are silent (count)."""
+    silent_power_w: _builtins.float
+    """What those are charged (watts); absent from agents that do not tell."""
+    achievable_power_w: _builtins.float
+    """Most that circuits between feeder and machine allow the class to draw (watts); absent = they allow all of it."""
     @_builtins.property
     def state_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Devices by state (count), in the order of the state vocabulary in gridpivot/vocabulary.py."""
@@ -468,12 +474,21 @@ class ClassRollup(_message.Message):
         hashrate_hs: _builtins.float = ...,
         available: _builtins.int = ...,
         silent: _builtins.int = ...,
+        silent_power_w: _builtins.float | None = ...,
+        achievable_power_w: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_achievable_power_w", b"_achievable_power_w", "_silent_power_w", b"_silent_power_w", "achievable_power_w", b"achievable_power_w", "silent_power_w", b"silent_power_w"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "hashrate_hs", b"hashrate_hs", "mode_counts", b"mode_counts", "name", b"name", "power_w", b"power_w", "silent", b"silent", "state_counts", b"state_counts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_achievable_power_w", b"_achievable_power_w", "_silent_power_w", b"_silent_power_w", "achievable_power_w", b"achievable_power_w", "available", b"available", "hashrate_hs", b"hashrate_hs", "mode_counts", b"mode_counts", "name", b"name", "power_w", b"power_w", "silent", b"silent", "silent_power_w", b"silent_power_w", "state_counts", b"state_counts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__achievable_power_w: _TypeAlias = _typing.Literal["achievable_power_w"]  # noqa: Y015
+    _WhichOneofArgType__achievable_power_w: _TypeAlias = _typing.Literal["_achievable_power_w", b"_achievable_power_w"]  # noqa: Y015
+    _WhichOneofReturnType__silent_power_w: _TypeAlias = _typing.Literal["silent_power_w"]  # noqa: Y015
+    _WhichOneofArgType__silent_power_w: _TypeAlias = _typing.Literal["_silent_power_w", b"_silent_power_w"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__achievable_power_w) -> _WhichOneofReturnType__achievable_power_w | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__silent_power_w) -> _WhichOneofReturnType__silent_power_w | None: ...
 
 Global___ClassRollup: _TypeAlias = ClassRollup  # noqa: Y015
 
@@ -488,6 +503,7 @@ class PoolRollup(_message.Message):
     LIMIT_W_FIELD_NUMBER: _builtins.int
     DEMAND_W_FIELD_NUMBER: _builtins.int
     GPUS_PRESENT_FIELD_NUMBER: _builtins.int
+    BACKLOG_GPU_H_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Pool name as in the inventory."""
     power_w: _builtins.float
@@ -498,6 +514,8 @@ class PoolRollup(_message.Message):
     """Wall power that admitted work would draw without a limit (watts)."""
     gpus_present: _builtins.int
     """GPUs that answer (count)."""
+    backlog_gpu_h: _builtins.float
+    """Deferrable work that waits for this pool (GPU-hours at full throughput); absent where no queue is read."""
     def __init__(
         self,
         *,
@@ -506,15 +524,20 @@ class PoolRollup(_message.Message):
         limit_w: _builtins.float = ...,
         demand_w: _builtins.float | None = ...,
         gpus_present: _builtins.int = ...,
+        backlog_gpu_h: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_demand_w", b"_demand_w", "_power_w", b"_power_w", "demand_w", b"demand_w", "power_w", b"power_w"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_backlog_gpu_h", b"_backlog_gpu_h", "_demand_w", b"_demand_w", "_power_w", b"_power_w", "backlog_gpu_h", b"backlog_gpu_h", "demand_w", b"demand_w", "power_w", b"power_w"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_demand_w", b"_demand_w", "_power_w", b"_power_w", "demand_w", b"demand_w", "gpus_present", b"gpus_present", "limit_w", b"limit_w", "name", b"name", "power_w", b"power_w"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backlog_gpu_h", b"_backlog_gpu_h", "_demand_w", b"_demand_w", "_power_w", b"_power_w", "backlog_gpu_h", b"backlog_gpu_h", "demand_w", b"demand_w", "gpus_present", b"gpus_present", "limit_w", b"limit_w", "name", b"name", "power_w", b"power_w"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__backlog_gpu_h: _TypeAlias = _typing.Literal["backlog_gpu_h"]  # noqa: Y015
+    _WhichOneofArgType__backlog_gpu_h: _TypeAlias = _typing.Literal["_backlog_gpu_h", b"_backlog_gpu_h"]  # noqa: Y015
     _WhichOneofReturnType__demand_w: _TypeAlias = _typing.Literal["demand_w"]  # noqa: Y015
     _WhichOneofArgType__demand_w: _TypeAlias = _typing.Literal["_demand_w", b"_demand_w"]  # noqa: Y015
     _WhichOneofReturnType__power_w: _TypeAlias = _typing.Literal["power_w"]  # noqa: Y015
     _WhichOneofArgType__power_w: _TypeAlias = _typing.Literal["_power_w", b"_power_w"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__backlog_gpu_h) -> _WhichOneofReturnType__backlog_gpu_h | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__demand_w) -> _WhichOneofReturnType__demand_w | None: ...
     @_typing.overload

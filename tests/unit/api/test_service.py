@@ -24,6 +24,7 @@ from gridpivot.plan import verify
 from gridpivot.v1 import operator_pb2 as op
 from gridpivot.v1 import operator_pb2_grpc
 from gridpivot.v1 import telemetry_pb2 as pb
+from gridpivot.vocabulary import Rung
 
 pytestmark = pytest.mark.unit
 
@@ -103,7 +104,7 @@ async def test_restart_keeps_orders_and_plans_and_takes_a_higher_epoch(tmp_path:
         await again.stop()
 
 
-async def test_defect_in_planning_leaves_the_last_plan_and_is_counted(
+async def test_defect_of_the_solver_is_counted_and_the_last_plan_goes_out_under_the_new_ceiling(
     controller: ControllerService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     posted = await first_plan(controller)
@@ -118,7 +119,14 @@ async def test_defect_in_planning_leaves_the_last_plan_and_is_counted(
     async with asyncio.timeout(30):
         while loop.counts.failed == 0:
             await asyncio.sleep(0.01)
-    assert controller.operations.board.posted("falcon-1").signed == posted.signed
+    async with asyncio.timeout(30):
+        while controller.operations.board.posted("falcon-1").signed == posted.signed:
+            await asyncio.sleep(0.01)
+    plan = controller.operations.board.posted("falcon-1").plan
+    assert plan.ceiling_w == 1e5
+    assert plan.expected_power_w == pytest.approx(1e5)
+    assert loop.last.decision.rung is Rung.CLIPPED_PLAN
+    assert loop.last.decision.rung_reason == "the solver broke: ZeroDivisionError"
 
 
 async def test_failed_dispatch_is_tried_again_after_the_hold_off(
@@ -137,9 +145,9 @@ async def test_failed_dispatch_is_tried_again_after_the_hold_off(
     monkeypatch.setattr(loop._planner, "solve", sometimes)
     await controller.operations.set_override("falcon-1", 1e5, None, "x", "", "ops")
     async with asyncio.timeout(30):
-        while controller.operations.board.posted("falcon-1").plan.ceiling_w > 1e5:
+        while loop.last.decision.rung is not Rung.PLAN or loop.counts.infeasible < 2:
             await asyncio.sleep(0.01)
-    assert loop.counts.infeasible == 2
+    assert controller.operations.board.posted("falcon-1").plan.ceiling_w == 1e5
 
 
 async def test_metrics_parse_and_name_only_what_is_known(controller: ControllerService) -> None:

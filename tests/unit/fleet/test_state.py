@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.connection import PoolTerms
 from controller.events.windows import Orders, override
 from controller.fleet.state import SiteTerms, class_state, fleet_state, margin_usd_per_h, overhead_ratio
 from controller.fleet.tables import SiteLive
@@ -64,7 +65,7 @@ def test_unknown_power_and_demand_stay_unknown() -> None:
 
 
 def test_income_of_a_pool_in_the_settings_stands_over_the_markets() -> None:
-    (site,) = state_of(live(), None, pools_usd_per_gpu_hour={"train": 9.5}).sites
+    (site,) = state_of(live(), None, pools={"train": PoolTerms(usd_per_gpu_hour=9.5)}).sites
     assert site.pools[0].income_usd_per_gpu_hour == 9.5
     assert state_of(live()).sites[0].pools[0].income_usd_per_gpu_hour > 0
 
