@@ -167,6 +167,13 @@ MEANING: dict[type[StrEnum], dict[str, str]] = {
         "shutting_down": "the controller is stopping; try again",
         "overloaded": "try again later",
     },
+    v.PriceRung: {
+        "fresh": "the newest real-time price, a fixed one, or one that somebody set",
+        "last_good": "the newest real-time price, late but not yet too old",
+        "day_ahead": "the published day-ahead price of this hour",
+        "seasonal": "the mean of this hour of the day over the last fortnight",
+        "assumed": "nothing is known; the settings' figure stands in",
+    },
 }
 
 

@@ -50,6 +50,10 @@ class BadPrice(GridpivotError):
     """A price outside its sane bounds; the last good one stays."""
 
 
+class FeedFailed(GridpivotError):
+    """A market feed that gave no usable answer; its last good prices stay and age."""
+
+
 class DeviceUnreachable(GridpivotError):
     """A device did not answer within its deadline; `reason` is a word of Reason."""
 

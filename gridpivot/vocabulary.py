@@ -217,3 +217,13 @@ class GoawayCode(StrEnum):
     PROTOCOL_ERROR = "protocol_error"
     SHUTTING_DOWN = "shutting_down"
     OVERLOADED = "overloaded"
+
+
+class PriceRung(StrEnum):
+    """Which price stands in force for a region, best first."""
+
+    FRESH = "fresh"
+    LAST_GOOD = "last_good"
+    DAY_AHEAD = "day_ahead"
+    SEASONAL = "seasonal"
+    ASSUMED = "assumed"

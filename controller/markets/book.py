@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from controller.dispatch.inputs import PriceStep
 from controller.markets.ai_value import usd_per_gpu_hour
 from controller.markets.bounds import check_fixed, check_hashprice, check_price
-from controller.markets.feed import FileFeed, FixedFeed, PriceFeed
-from controller.markets.forecast import Published, forecast
+from controller.markets.feed import FileFeed, FixedFeed, LiveFeed, PriceFeed, Quote
+from controller.markets.forecast import HORIZON_S, Published, forecast
 from controller.markets.hashprice import DailyHashprice
+from controller.markets.region import RegionFeeds, Standing, stand, usual
 from controller.markets.series import read_prices
-from controller.markets.settings import MarketSettings, RegionPrice
+from controller.markets.settings import HttpFeedSettings, IsoFeedSettings, MarketSettings, RegionPrice
+from controller.markets.tariff import Tariff
+from controller.markets.zones import zone
 from gridpivot.clock import Instant
 from gridpivot.errors import BadPrice, SettingsError
-from gridpivot.vocabulary import AiPriority
+from gridpivot.vocabulary import AiPriority, PriceRung
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +28,6 @@ class _Set:
 
     figure: float
     at_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Region:
-    """One region's feeds: the first that knows a price gives it."""
-
-    feeds: tuple[PriceFeed, ...]
-    published: Published | None
 
 
 class MarketBook:
@@ -60,50 +55,76 @@ class MarketBook:
         self._speed = speed
         files: dict[tuple[object, ...], FileFeed] = {}
         self._stamps = self._stamp(regions)
-        self._regions = {r: self._region(settings.regions.get(r, settings.default), files) for r in regions}
+        self._live: dict[tuple[str, str], LiveFeed] = {}
+        self._regions = {r: self._region(self.region_settings(r), files, r) for r in regions}
+        self._tariffs = {name: Tariff(name, tariff) for name, tariff in settings.tariffs.items()}
         self._refused = dict.fromkeys(self._regions, 0)
         self.reload_error: str | None = None
         for name, region in self._regions.items():
-            self._refused[name] += sum(f.refused for f in region.feeds if isinstance(f, FileFeed))
+            self._refused[name] += _refused(region)
         path = settings.hashprice_csv
-        self._daily = DailyHashprice(path) if path is not None else None
+        self._daily = DailyHashprice(path, settings.fees_btc_per_block) if path is not None else None
+        self._heard_hashprice: tuple[float, float] | None = None  # Unix s of data time, USD/PH/day
         self._set: dict[str, _Set] = {}
         self._set_hashprice: _Set | None = None
-        self._steps: dict[str, tuple[PriceStep, ...]] = {}
+        self._steps: dict[tuple[str, str], tuple[PriceStep, ...]] = {}
         self._steps_at: Instant | None = None
 
-    def _region(self, source: RegionPrice, files: dict[tuple[object, ...], FileFeed]) -> _Region:
-        """Feeds of one region; a file that several regions name is read once."""
+    def _region(self, source: RegionPrice, files: dict[tuple[object, ...], FileFeed], name: str) -> RegionFeeds:
+        """Feeds of one region; a file that several regions name is read once, what arrived live is kept."""
         low, high = self._settings.min_price_usd_per_mwh, self._settings.max_price_usd_per_mwh
-        feeds: list[PriceFeed] = []
-        published = None
+        offset = source.offset_usd_per_mwh
+        market: PriceFeed | None = None
+        day_ahead: PriceFeed | None = None
+        stand_in = None
         if source.csv is not None:
-            key = (source.csv, source.offset_usd_per_mwh)
-            if key not in files:
-                files[key] = self._file(source.csv, source)
-            feeds.append(files[key])
+            market = self._file(source.csv, source.price_column, source, files)
         if source.day_ahead_csv is not None:
-            key = (source.day_ahead_csv, source.offset_usd_per_mwh)
-            if key not in files:
-                files[key] = self._file(source.day_ahead_csv, source)
-            published = Published(files[key], source.day_ahead_known_h * 3600.0)
+            column = source.day_ahead_price_column or source.price_column
+            day_ahead = self._file(source.day_ahead_csv, column, source, files)
+        for live in (source.http, source.iso):
+            if live is None:
+                continue
+            title = live.url if isinstance(live, HttpFeedSettings) else f"{live.iso} {live.location}"
+            feed = self._live.setdefault((name, title), LiveFeed(title, offset, low, high))
+            if isinstance(live, IsoFeedSettings) and live.market == "day_ahead_hourly":
+                day_ahead = feed
+            else:
+                market = feed
         if source.usd_per_mwh is not None:
             try:
-                feeds.append(FixedFeed(check_fixed(source.usd_per_mwh, "settings", low, high)))
+                stand_in = FixedFeed(check_fixed(source.usd_per_mwh, "settings", low, high))
             except BadPrice as error:
                 raise SettingsError(str(error)) from error
-        return _Region(tuple(feeds), published)
+        published = None
+        if day_ahead is not None:
+            clock = zone(source.time_zone) if source.time_zone is not None else None
+            known_s = source.day_ahead_known_h * 3600.0
+            published = Published(day_ahead, known_s, source.day_ahead_publish_hour, clock)
+        return RegionFeeds(market if market is not None else stand_in, stand_in, published)
 
-    def _file(self, path: Path, source: RegionPrice) -> FileFeed:
-        low, high = self._settings.min_price_usd_per_mwh, self._settings.max_price_usd_per_mwh
-        series = read_prices(path, time_zone=source.time_zone, low=low, high=high)
-        return FileFeed(series, source.offset_usd_per_mwh)
+    def _file(
+        self, path: Path, column: str | None, source: RegionPrice, files: dict[tuple[object, ...], FileFeed]
+    ) -> FileFeed:
+        key = (path, column, source.time_column, source.time_zone, source.price_unit, source.offset_usd_per_mwh)
+        if key not in files:
+            series = read_prices(
+                path,
+                time_column=source.time_column,
+                price_column=column,
+                time_zone=source.time_zone,
+                price_unit=source.price_unit,
+                low=self._settings.min_price_usd_per_mwh,
+                high=self._settings.max_price_usd_per_mwh,
+            )
+            files[key] = FileFeed(series, source.offset_usd_per_mwh)
+        return files[key]
 
     def _stamp(self, regions: Collection[str]) -> dict[str, tuple[float, ...]]:
         """Modification times of each region's files; 0 for one that is gone."""
         stamps = {}
         for region in regions:
-            source = self._settings.regions.get(region, self._settings.default)
+            source = self.region_settings(region)
             paths = [p for p in (source.csv, source.day_ahead_csv) if p is not None]
             stamps[region] = tuple(p.stat().st_mtime if p.exists() else 0.0 for p in paths)
         return stamps
@@ -119,12 +140,12 @@ class MarketBook:
         self.reload_error = None
         for region in changed:
             try:
-                fresh = self._region(self._settings.regions.get(region, self._settings.default), files)
+                fresh = self._region(self.region_settings(region), files, region)
             except SettingsError as error:
                 self._refused[region] += 1
                 self.reload_error = str(error)
             else:
-                self._refused[region] += sum(f.refused for f in fresh.feeds if isinstance(f, FileFeed))
+                self._refused[region] += _refused(fresh)
                 self._regions[region] = fresh
                 self._steps_at = None
         self._stamps = stamps
@@ -134,35 +155,38 @@ class MarketBook:
         """Data time [Unix s] at this moment, on the monotonic clock."""
         return self._start_unix_s + (now.monotonic_s - self._started.monotonic_s) * self._speed
 
-    def _quote(self, region: str, now: Instant) -> tuple[float | None, float | None, str]:
-        """Price, age [real s], source."""
+    def standing(self, region: str, now: Instant) -> Standing:
+        """The region's price in force with its rung, source and age [data s]; raises KeyError for an unknown region."""
+        data_s = self.data_unix_s(now)
         put = self._set.get(region)
         if put is not None:
-            return put.figure, max(0.0, now.monotonic_s - put.at_s), "set"
-        data_s = self.data_unix_s(now)
-        for feed in self._regions[region].feeds:
-            quote = feed.quote(data_s)
-            if quote is not None:
-                return quote.usd_per_mwh, (data_s - quote.since_unix_s) / self._speed, feed.name
-        return None, None, "none"
+            age_s = max(0.0, now.monotonic_s - put.at_s) * self._speed
+            return Standing(put.figure, PriceRung.FRESH, "set", Quote(put.figure, data_s), age_s)
+        return stand(self._regions[region], data_s, self._settings.fresh_s, self._settings.last_good_s)
+
+    def price_rung(self, region: str, now: Instant) -> PriceRung:
+        """Which price is in use: fresh, last good, day-ahead, seasonal or assumed."""
+        return self.standing(region, now).rung
 
     def usd_per_mwh(self, region: str, now: Instant) -> tuple[float | None, float | None]:
-        """Price in force [USD/MWh] and its age [real s]: since its interval began, or since it was set.
+        """Price in force [USD/MWh], and the age [real s] of the newest one heard: since its interval began, or was set.
 
         (None, None) while no price is known. Raises KeyError for an unknown region.
         """
-        return self._quote(region, now)[:2]
+        standing = self.standing(region, now)
+        age_s = standing.age_s / self._speed if standing.age_s is not None else None
+        return standing.usd_per_mwh, age_s
 
     def source(self, region: str, now: Instant) -> str:
         """Where the price in force comes from, for a person: 'fixed', a file's name, 'set', or 'none'."""
-        return self._quote(region, now)[2]
+        return self.standing(region, now).source
 
     def set_price(self, region: str, usd_per_mwh: float, now: Instant) -> None:
         """Put a price in force until `release_price`; raises BadPrice (the last good one stays) outside bounds.
 
         Raises KeyError for an unknown region.
         """
-        last_good = self._quote(region, now)[0]
+        last_good = self.standing(region, now).usd_per_mwh
         low, high = self._settings.min_price_usd_per_mwh, self._settings.max_price_usd_per_mwh
         try:
             checked = check_price(usd_per_mwh, region, last_good, low, high)
@@ -177,26 +201,66 @@ class MarketBook:
         self._set.pop(region, None)
         self._steps_at = None
 
-    def steps(self, region: str, now: Instant) -> tuple[PriceStep, ...]:
+    def steps(self, region: str, now: Instant, tariff: str | None = None) -> tuple[PriceStep, ...]:
         """Price now and forecast [USD/MWh, real s from now] over 48 h of data time; empty while no price is known.
 
-        One region's steps at one moment are one object, which dispatch averages once for all its sites.
+        The region's tariff, or the one named, turns the market's price into what a MWh costs at the meter. One
+        region's steps under one tariff at one moment are one object, which dispatch averages once for all its sites.
+        Raises KeyError for an unknown region or tariff.
         """
         if self._steps_at != now:
             self._steps, self._steps_at = {}, now
-        if region not in self._steps:
-            price = self._quote(region, now)[0]
+        terms = self.tariff(region, tariff)
+        key = (region, terms.name if terms is not None else "")
+        if key not in self._steps:
+            market = self._market_steps(region, now)
             data_s = self.data_unix_s(now)
-            known = self._regions[region]
-            usual = next((u for u in (feed.usual(data_s) for feed in known.feeds) if u is not None), None)
-            self._steps[region] = () if price is None else forecast(price, data_s, usual, known.published, self._speed)
-        return self._steps[region]
+            self._steps[key] = market if terms is None else terms.steps(market, data_s, HORIZON_S, self._speed)
+        return self._steps[key]
+
+    def risk_steps(self, region: str, now: Instant, tariff: str | None = None) -> tuple[PriceStep, ...]:
+        """Coincident-peak risk as a price on top [USD/MWh, real s from now]; empty where the tariff has none."""
+        terms = self.tariff(region, tariff)
+        if terms is None or not terms.settings.risk:
+            return ()
+        self.steps(region, now, tariff)  # sets the moment that the cache belongs to
+        key = (region, f"{terms.name} risk")
+        if key not in self._steps:
+            self._steps[key] = terms.risk_steps(self.data_unix_s(now), HORIZON_S, self._speed)
+        return self._steps[key]
+
+    def tariff(self, region: str, name: str | None = None) -> Tariff | None:
+        """The tariff of this name, else the region's own, else None; raises KeyError for an unknown name."""
+        chosen = name if name is not None else self.region_settings(region).tariff
+        return self._tariffs[chosen] if chosen is not None else None
+
+    def region_settings(self, region: str) -> RegionPrice:
+        """Settings of a region: its own, or the default's."""
+        return self._settings.regions.get(region, self._settings.default)
+
+    def _market_steps(self, region: str, now: Instant) -> tuple[PriceStep, ...]:
+        key = (region, "")
+        if key not in self._steps:
+            known, data_s, standing = self._regions[region], self.data_unix_s(now), self.standing(region, now)
+            use = standing.in_use
+            self._steps[key] = forecast(
+                use.usd_per_mwh if use is not None else None,
+                data_s,
+                usual(known, data_s),
+                known.published,
+                self._speed,
+                since_unix_s=use.since_unix_s if use is not None else None,
+                width_s=use.width_s if use is not None else 900.0,
+            )
+        return self._steps[key]
 
     def hashprice(self, now: Instant) -> tuple[float, float]:
         """Hashprice in force [USD/PH/day] and its age [real s]; the settings' figure is always fresh."""
         if self._set_hashprice is not None:
             return self._set_hashprice.figure, max(0.0, now.monotonic_s - self._set_hashprice.at_s)
         data_s = self.data_unix_s(now)
+        if self._heard_hashprice is not None:
+            return self._heard_hashprice[1], max(0.0, data_s - self._heard_hashprice[0]) / self._speed
         daily = self._daily.at(data_s) if self._daily is not None else None
         if daily is None:
             return self._settings.hashprice_usd_per_ph_day, 0.0
@@ -205,6 +269,35 @@ class MarketBook:
     def set_hashprice(self, usd_per_ph_day: float, now: Instant) -> None:
         """Put a hashprice in force; raises BadPrice (the last good one stays) outside bounds."""
         self._set_hashprice = _Set(check_hashprice(usd_per_ph_day, "hashprice"), now.monotonic_s)
+
+    def take_prices(self, region: str, title: str, rows: Sequence[tuple[float, float]]) -> tuple[str, ...]:
+        """Put in what a live source brought: (interval start [Unix s], USD/MWh); returns why rows were refused."""
+        feed = self._live[region, title]
+        before = feed.refused
+        told = feed.take(rows)
+        self._refused[region] += feed.refused - before
+        self._steps_at = None
+        return told
+
+    def take_hashprice(self, rows: Sequence[tuple[float, float]]) -> tuple[str, ...]:
+        """Put in what the hashprice's source brought: (Unix s, USD/PH/day); the newest counts, nonsense is refused."""
+        told = []
+        for at_s, figure in sorted(rows):
+            try:
+                self._heard_hashprice = (at_s, check_hashprice(figure, "hashprice feed"))
+            except BadPrice as error:
+                told.append(str(error))
+        return tuple(told)
+
+    @property
+    def settings(self) -> MarketSettings:
+        """What it was made from."""
+        return self._settings
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Names of all regions."""
+        return tuple(self._regions)
 
     def ai_usd_per_gpu_hour(self, pool: str, priority: AiPriority) -> float:
         """Income of one GPU at full throughput [USD/GPU-h]."""
@@ -219,3 +312,9 @@ class MarketBook:
     def refusals(self) -> dict[str, int]:
         """Prices refused so far, by region: set ones, and rows of its files."""
         return dict(self._refused)
+
+
+def _refused(feeds: RegionFeeds) -> int:
+    """Rows of a region's files that were no price."""
+    published = feeds.published.feed if feeds.published is not None else None
+    return sum(feed.refused for feed in (feeds.market, published) if isinstance(feed, FileFeed))

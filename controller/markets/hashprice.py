@@ -15,12 +15,15 @@ DAY_S = 86_400.0
 
 
 class DailyHashprice:
-    """A CSV with `date` and `hashprice_usd_ph_day`, or the columns it follows from (price, difficulty, subsidy).
+    """A CSV with `date` and `hashprice_usd_ph_day`, or the columns it follows from.
+
+    Those are `price_usd`, `difficulty`, `subsidy_btc` and, where fees are known by day, `fees_btc_per_block`;
+    otherwise each block is reckoned with the fees given here.
 
     A day's figure is known when the day is over, so the figure in force is the one of the last full day.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fees_btc_per_block: float = 0.0) -> None:
         self.name = path.name
         self.refused = 0
         self._known_from: list[float] = []
@@ -35,7 +38,7 @@ class DailyHashprice:
         for line, row in enumerate(reader, start=2):
             known = utc_seconds(f"{row['date']}T00:00:00+00:00", f"{path}:{line}") + DAY_S
             try:
-                figure = check_hashprice(_figure(row), f"{path}:{line}")
+                figure = check_hashprice(_figure(row, fees_btc_per_block), f"{path}:{line}")
             except (BadPrice, KeyError, TypeError, ValueError, ZeroDivisionError):
                 self.refused += 1
                 continue
@@ -52,7 +55,8 @@ class DailyHashprice:
         return (self._usd_per_ph_day[at], self._known_from[at]) if at >= 0 else None
 
 
-def _figure(row: dict[str, str]) -> float:
+def _figure(row: dict[str, str], fees_btc_per_block: float) -> float:
     if row.get("hashprice_usd_ph_day"):
         return float(row["hashprice_usd_ph_day"])
-    return hashprice_usd_per_ph_day(float(row["price_usd"]), float(row["difficulty"]), float(row["subsidy_btc"]))
+    fees = float(row.get("fees_btc_per_block") or fees_btc_per_block)
+    return hashprice_usd_per_ph_day(float(row["price_usd"]), float(row["difficulty"]), float(row["subsidy_btc"]), fees)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
 from controller.markets.book import MarketBook
 from controller.markets.settings import MarketSettings, RegionPrice
 from gridpivot.clock import Instant
 from gridpivot.errors import BadPrice, SettingsError
-from gridpivot.vocabulary import AiPriority
+from gridpivot.vocabulary import AiPriority, PriceRung
 
 pytestmark = pytest.mark.unit
 
@@ -61,8 +62,61 @@ def test_file_runs_at_the_given_speed_from_the_given_start(tmp_path):
     price, age_s = book.usd_per_mwh("ercot", after(14))
     assert price == 20.0 and age_s == pytest.approx(14.0)
     assert book.usd_per_mwh("ercot", after(15))[0] == 30.0
+    price, age_s = book.usd_per_mwh("ercot", after(60))
+    assert price == 40.0 and age_s == pytest.approx(30.0)  # the file is over: the last price ages
     price, age_s = book.usd_per_mwh("ercot", after(630))
-    assert price == 40.0 and age_s == pytest.approx(600.0)  # the file is over: the last price ages
+    assert price == 25.0 and age_s == pytest.approx(600.0)  # ten hours on, what is usual stands in and the age tells
+
+
+def test_stale_price_steps_down_rung_by_rung(tmp_path):
+    ahead = tmp_path / "da.csv"
+    ahead.write_text(
+        "interval_start_utc,price_usd_per_mwh\n"
+        + "".join(f"2024-08-{21 + h // 24}T{h % 24:02d}:00Z,{500 + h}\n" for h in range(10))
+    )
+    source = RegionPrice(csv=csv_file(tmp_path, [10, 20, 30, 40]), day_ahead_csv=ahead, usd_per_mwh=33.0)
+    book = MarketBook(MarketSettings(regions={"r": source}), ["r"], START, start_unix_s=1_724_196_600.0)  # 23:30Z
+    hours = {0.0: (30.0, "fresh"), 1.0: (40.0, "last_good"), 2.6: (502.0, "day_ahead"), 30.0: (25.0, "seasonal")}
+    for hour, (price, rung) in hours.items():
+        now = after(hour * 3600)
+        assert (book.usd_per_mwh("r", now)[0], book.price_rung("r", now)) == (price, rung)
+        assert book.steps("r", now)[0].usd_per_mwh == pytest.approx(price, abs=0.0 if rung == "fresh" else 480.0)
+    now = after(20 * 86_400)
+    assert (book.usd_per_mwh("r", now)[0], book.price_rung("r", now)) == (33.0, PriceRung.ASSUMED)
+    book.set_price("r", 60.0, now)
+    assert book.price_rung("r", now) is PriceRung.FRESH
+
+
+def test_price_of_the_previous_interval_alone_is_forecast_to_the_present(tmp_path):
+    settings = MarketSettings(regions={"r": RegionPrice(csv=csv_file(tmp_path, [10, 10, 10, 400]))})
+    book = MarketBook(settings, ["r"], START, start_unix_s=1_724_199_000.0)  # 00:10Z, 10 min past the last interval
+    assert book.usd_per_mwh("r", START)[0] == 400.0
+    assert 107.5 < book.steps("r", START)[0].usd_per_mwh < 400.0
+
+
+def test_tariff_of_the_region_or_of_the_site_turns_the_market_into_what_the_meter_pays():
+    tariffs = {
+        "ppa": {"per_mwh": 38.0},
+        "wires": {"adder_per_mwh": 6.0, "risk": [{"per_mwh": 900.0, "from_hour": 16, "until_hour": 18}]},
+    }
+    regions = {"r": {"usd_per_mwh": 25.0, "tariff": "wires"}, "s": {"usd_per_mwh": 25.0}}
+    book = MarketBook(MarketSettings.model_validate({"tariffs": tariffs, "regions": regions}), ["r", "s"], START)
+    prices = [book.steps(*at)[0].usd_per_mwh for at in (("r", START), ("r", START, "ppa"), ("s", START))]
+    assert prices == [31.0, 38.0, 25.0]
+    assert book.usd_per_mwh("r", START)[0] == 25.0  # the market's own
+    assert max(s.usd_per_mwh for s in book.risk_steps("r", START)) == 900.0
+    assert book.risk_steps("s", START) == () and book.tariff("s") is None
+    assert book.steps("r", START) is book.steps("r", START)
+    assert book.risk_steps("r", START) is book.risk_steps("r", START)
+    with pytest.raises(KeyError):
+        book.steps("r", START, "none")
+
+
+def test_region_that_names_no_tariff_of_the_settings_is_refused():
+    with pytest.raises(ValidationError, match="names tariff 'wires'; tariffs are: ppa"):
+        MarketSettings.model_validate(
+            {"tariffs": {"ppa": {"per_mwh": 38.0}}, "regions": {"r": {"usd_per_mwh": 1, "tariff": "wires"}}}
+        )
 
 
 def test_before_the_first_interval_nothing_is_known_unless_a_fixed_price_is_given(tmp_path):
