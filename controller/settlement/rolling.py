@@ -1,16 +1,18 @@
 """The dispatch LP as a policy, and the rungs of the ladder under it: the same planner that runs the fleet.
 
-`Rolling` solves at every interval, or less often and then stands by its last plan, clipped to the ceiling in force:
-that is what a fleet earns when the solver does not answer.
+`Rolling` solves at every interval, or less often; in between stands what the live ladder would publish, its last plan
+under today's ceilings (`clipped`) or the commanded state (`hold`): what a fleet earns when the solver does not answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from controller.dispatch.inputs import ClassState, FleetState, PoolState, PriceStep, SiteState, Window
+from controller.dispatch.inputs import ClassState, FleetState, PoolState, PriceStep, SiteDecision, SiteState, Window
+from controller.dispatch.ladder import clipped, held
 from controller.dispatch.parameters import Parameters
 from controller.dispatch.solve import Planner
 from controller.dispatch.terms import DemandCharge, SoldCapacity, WattStep
@@ -18,13 +20,10 @@ from controller.markets.feed import FileFeed
 from controller.markets.forecast import forecast
 from controller.settlement.demand import demand_ahead_w
 from controller.settlement.plant import MODES, Floats, Plant, Setpoints
-from controller.settlement.rules import by_priority, fixed_w
 from controller.settlement.seen import Seen, SiteSeen
-from controller.settlement.settle import drawn_w
-from gridpivot.vocabulary import AiPriority, Mode
+from gridpivot.vocabulary import Rung
 
 NEAR_S, FAR_S, FAR_STEP_S = 8 * 3600.0, 36 * 3600.0, 3600.0
-SLEEP = MODES.index(Mode.SLEEP)
 
 
 def periods(width_s: float) -> tuple[float, ...]:
@@ -35,7 +34,7 @@ def periods(width_s: float) -> tuple[float, ...]:
 
 
 class Rolling:
-    """A plan every `every_s` (0 = every interval); between plans the last one, clipped."""
+    """A plan every `every_s` (0 = every interval); between plans what `between` puts in its place."""
 
     def __init__(
         self,
@@ -45,40 +44,47 @@ class Rolling:
         *,
         knows_current: bool = False,
         every_s: float = 0.0,
+        between: Rung = Rung.CLIPPED_PLAN,
     ) -> None:
-        self.name, self.knows_current, self._every_s = name, knows_current, every_s
+        self.name, self.knows_current, self._every_s, self._between = name, knows_current, every_s, between
         self._planner = Planner(parameters, periods(width_s), record=False)
         self._planned_unix_s = -np.inf
-        self._plan: tuple[Setpoints, ...] = ()
+        self._plan: dict[str, SiteDecision] = {}
 
     def decide(self, seen: Seen) -> tuple[Setpoints, ...]:
-        """The first period of a new plan, or the last plan under today's ceilings; raises Infeasible."""
-        if seen.unix_s < self._planned_unix_s + self._every_s:
-            return tuple(clip(site, plan) for site, plan in zip(seen.sites, self._plan, strict=True))
+        """The first period of a new plan, or what the ladder has between plans; raises Infeasible."""
+        fresh = seen.unix_s >= self._planned_unix_s + self._every_s
         outlooks: dict[int, tuple[PriceStep, ...]] = {}
         states = []
         for site in seen.sites:
-            if id(site.history) not in outlooks:
+            if fresh and id(site.history) not in outlooks:
                 outlooks[id(site.history)] = prices_ahead(site, seen)
-            states.append(state_of(site, outlooks[id(site.history)], seen.width_s))
-        decision = self._planner.solve(FleetState(tuple(states), seen.hashprice_usd_per_ph_day))
-        self._plan = tuple(
+            states.append(state_of(site, outlooks.get(id(site.history), ()), seen.width_s))
+        fleet = FleetState(tuple(states), seen.hashprice_usd_per_ph_day)
+        if fresh:
+            decided = self._planner.solve(fleet).sites
+            self._plan = {d.site: d for d in decided}
+            self._planned_unix_s = seen.unix_s
+        else:
+            decided = tuple(self._stand_by(state, fleet) for state in fleet.sites)
+        return tuple(
             Setpoints(
                 np.array([c.machines for c in site.classes]).reshape(-1, len(MODES)),
                 np.array([p.expected_w for p in site.pools]),
             )
-            for site in decision.sites
+            for site in decided
         )
-        self._planned_unix_s = seen.unix_s
-        if not self._every_s:
-            return self._plan
-        # Held plans let AI follow its demand as far as the plan allowed, as agents do.
-        answer = self._plan
-        self._plan = tuple(
-            Setpoints(plan.machines, np.array([p.max_w for p in site.pools]))
-            for plan, site in zip(answer, decision.sites, strict=True)
-        )
-        return answer
+
+    def _stand_by(self, state: SiteState, fleet: FleetState) -> SiteDecision:
+        """The rung's own answer; AI follows its demand as far as the last plan allowed, as agents let it."""
+        last = self._plan[state.name]
+        most = [d.max_w for d in last.pools]
+        draws = [min(m, p.demand_w or 0.0) for m, p in zip(most, state.pools, strict=True)]
+        if self._between is Rung.CLIPPED_PLAN:
+            pools = tuple(replace(d, expected_w=w) for d, w in zip(last.pools, draws, strict=True))
+            return clipped(state, replace(last, pools=pools), fleet, self._planner.parameters)
+        pools_now = (replace(p, power_w=w, limit_w=m) for p, w, m in zip(state.pools, draws, most, strict=True))
+        return held(replace(state, pools=tuple(pools_now)), fleet, self._planner.parameters)
 
 
 def prices_ahead(site: SiteSeen, seen: Seen) -> tuple[PriceStep, ...]:
@@ -183,33 +189,3 @@ def _steps(watts: Floats, width_s: float) -> tuple[WattStep, ...]:
     steps = [WattStep(k * width_s, float(w)) for k, w in enumerate(watts[:near])]
     far = [WattStep(k * width_s, float(watts[k : k + each].mean())) for k in range(near, len(watts), each)]
     return (*steps, *far)
-
-
-def clip(site: SiteSeen, plan: Setpoints) -> Setpoints:
-    """A standing plan under the ceiling in force: AI up to its demand, mining gives way first, then spot, standard.
-
-    Mining sleeps its least efficient class first, as the agent's merit order does.
-    """
-    plant, loading = site.plant, 1.0 + site.plant.overhead_ratio
-    pools = drawn_w(plant, plan.pool_w, site.demand_w)
-    for k, own in enumerate(plant.pools):
-        if own.pool.priority is AiPriority.GUARANTEED:
-            pools[k] = float(np.clip(site.demand_w[k], own.pool.baseline_w, own.pool.max_w))
-    machines = plan.machines.copy()
-    over = float(plant.import_w(machines, pools)) - max(site.ceiling_w, fixed_w(plant))
-    watts = np.nan_to_num(plant.mode_w)
-    worst_first = sorted(range(len(plant.classes)), key=lambda k: -plant.classes[k].miner_class.efficiency_j_per_th)
-    for k in worst_first:
-        for mode in range(len(MODES) - 1, SLEEP, -1):
-            each = (watts[k, mode] - watts[k, SLEEP]) * loading
-            if over <= 0 or each <= 0:
-                continue
-            count = min(machines[k, mode], over / each)
-            machines[k, mode] -= count
-            machines[k, SLEEP] += count
-            over -= count * each
-    for k in reversed(by_priority(plant)):
-        less = min(max(0.0, over) / loading, pools[k] - plant.baseline_w[k])
-        pools[k] -= less
-        over -= less * loading
-    return Setpoints(machines, pools)
