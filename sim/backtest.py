@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -133,9 +134,9 @@ def _figures(account: Account) -> dict[str, float]:
 def table_of(shape: BacktestShape) -> Table:
     """The document for a person."""
     days = (shape.ends_at - shape.begins_at).total_seconds() / 86_400
-    table = Table(title=f"{shape.begins_at:%Y-%m-%d %H:%M}Z, {days:g} days, {shape.intervals} intervals")
-    for name in ("policy", "margin USD", "regret %", "MWh", "wakes", "SLA MWh", "DR MWh", "other MWh", "s"):
-        table.add_column(name, justify="left" if name == "policy" else "right")
+    table = Table(box=SIMPLE, padding=(0, 1), title=f"{shape.begins_at:%Y-%m-%d %H:%M}Z, {days:g} days, {shape.intervals} intervals")
+    for name in ("policy", "margin USD", "regret %", "MWh", "wakes", "SLA\nMWh", "DR\nMWh", "other\nMWh"):
+        table.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
     for p in shape.policies:
         other = p.ceiling_excess_mwh + p.feeder_excess_mwh + p.sold_shortfall_mwh
         table.add_row(
@@ -147,6 +148,5 @@ def table_of(shape: BacktestShape) -> Table:
             f"{p.guaranteed_unserved_mwh:.3f}",
             f"{p.dr_shortfall_mwh:.3f}",
             f"{other:.3f}",
-            f"{p.wall_s:.1f}",
         )
     return table
