@@ -134,7 +134,11 @@ def _figures(account: Account) -> dict[str, float]:
 def table_of(shape: BacktestShape) -> Table:
     """The document for a person."""
     days = (shape.ends_at - shape.begins_at).total_seconds() / 86_400
-    table = Table(box=SIMPLE, padding=(0, 1), title=f"{shape.begins_at:%Y-%m-%d %H:%M}Z, {days:g} days, {shape.intervals} intervals")
+    table = Table(
+        box=SIMPLE,
+        padding=(0, 1),
+        title=f"{shape.begins_at:%Y-%m-%d %H:%M}Z, {days:g} days, {shape.intervals} intervals",
+    )
     for name in ("policy", "margin USD", "regret %", "MWh", "wakes", "SLA\nMWh", "DR\nMWh", "other\nMWh"):
         table.add_column(name, justify="left" if name == "policy" else "right", no_wrap=True)
     for p in shape.policies:
