@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import uuid
 from typing import Annotated, NoReturn
 
@@ -178,17 +179,30 @@ def create_event(
 )
 def demo(context: typer.Context) -> None:
     """Hand everything to `sim.demo`, which is imported only here; what it imports later may be missing too."""
-    try:
-        from sim.demo import demo as play
+    _hand_over("demo", context)
 
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    help="What each way of running a fleet would have earned on past prices (gridpivot backtest --help).",
+)
+def backtest(context: typer.Context) -> None:
+    """Hand everything to `sim.backtest`, which is imported only here."""
+    _hand_over("backtest", context)
+
+
+def _hand_over(name: str, context: typer.Context) -> None:
+    """Run the command `name` of the module `sim.name`, which the ctl extra alone does not bring."""
+    try:
+        play = getattr(importlib.import_module(f"sim.{name}"), name)
         command = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
         command.command()(play)
-        command(args=context.args, prog_name="gridpivot demo")
+        command(args=context.args, prog_name=f"gridpivot {name}")
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] == "gridpivot":
             raise
         raise Refused(
-            f"the demo needs more than the ctl extra ({error.name} is missing): pip install 'gridpivot[sim]'"
+            f"the {name} needs more than the ctl extra ({error.name} is missing): pip install 'gridpivot[sim]'"
         ) from error
 
 

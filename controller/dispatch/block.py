@@ -97,20 +97,11 @@ class Block:
         old, layout = self.layout, lay_out(fleet, self._period_s, self._floor)
         now = numbers_of(layout, fleet, self._parameters)
         self._key = None  # until the new model is whole
-        self._pass(layout, now)
+        pass_model(self._highs, layout, now)
         if old is not None and (old.matrix.columns, old.matrix.rows) != (layout.matrix.columns, layout.matrix.rows):
             self.forget()
         self._key, self.layout, self.numbers = key, layout, now
         return layout, now
-
-    def _pass(self, layout: Layout, now: Numbers) -> None:
-        """A whole new model, array by array."""
-        matrix = layout.matrix
-        self._highs.passModel(
-            matrix.columns, matrix.rows, len(matrix.value), int(highspy.MatrixFormat.kColwise),
-            int(highspy.ObjSense.kMinimize), 0.0, now.cost, now.column_lower, now.column_upper, now.row_lower,
-            now.row_upper, matrix.start, matrix.index, matrix.value, np.zeros(matrix.columns, dtype=np.int32),
-        )  # fmt: skip
 
     def _change(self, old: Numbers, new: Numbers) -> None:
         """Pass on only what moved."""
@@ -170,3 +161,13 @@ def violation(now: Numbers, x: Floats, activity: Floats) -> float:
     """Largest breach of a bound or row by `x` (MW, or thousand machines); NaN where `x` holds one."""
     breaches = (now.column_lower - x, x - now.column_upper, now.row_lower - activity, activity - now.row_upper)
     return max(0.0, *(float(b.max(initial=0.0)) for b in breaches)) if np.isfinite(x).all() else math.nan
+
+
+def pass_model(highs: Any, layout: Layout, now: Numbers) -> None:
+    """Give a solver a whole new model, array by array."""
+    matrix = layout.matrix
+    highs.passModel(
+        matrix.columns, matrix.rows, len(matrix.value), int(highspy.MatrixFormat.kColwise),
+        int(highspy.ObjSense.kMinimize), 0.0, now.cost, now.column_lower, now.column_upper, now.row_lower,
+        now.row_upper, matrix.start, matrix.index, matrix.value, np.zeros(matrix.columns, dtype=np.int32),
+    )  # fmt: skip

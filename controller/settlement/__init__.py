@@ -1,0 +1,1 @@
+"""What decisions were worth: fleets from a file, scenarios from past prices, policies, settlement and regret."""
