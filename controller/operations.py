@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from controller.board import PlanBoard
 from controller.connection import BacklogSettings
-from controller.dispatch.inputs import FleetState
+from controller.dispatch.inputs import FleetState, Window
 from controller.events.windows import Order, OrderKind, Orders, grid_event, override
 from controller.fleet.state import Memory, SiteTerms, fleet_state, own_ceiling_w
 from controller.fleet.tables import Fleet
@@ -138,10 +138,9 @@ class Operations:
     ) -> EventDone:
         """A grid event; "*" means all sites. Raises Refused."""
         now = self.clock.now()
-        names = tuple(self.terms) if sites == ("*",) else tuple(dict.fromkeys(self.known(s) for s in sites))
         event = grid_event(
             new_id("event", now),
-            names,
+            self._named(sites),
             ceiling_w=ceiling_w,
             ceiling_ratio=ceiling_ratio,
             starts_at_unix_ms=starts_at_unix_ms,
@@ -154,12 +153,42 @@ class Operations:
             "event",
             reason,
             event.to_json(),
-            json.dumps({"event_id": event.order_id, "sites": names}),
+            json.dumps({"event_id": event.order_id, "sites": event.sites}),
             _key(key, actor),
         )
         done = await self._record(entry, [event], now)
         answer = json.loads(done.response)
         return EventDone(answer["event_id"], tuple(answer["sites"]), done.audit_id, done.repeated)
+
+    def event_windows(
+        self,
+        sites: tuple[str, ...],
+        *,
+        ceiling_w: float | None,
+        ceiling_ratio: float | None,
+        starts_at_unix_ms: int | None,
+        ends_at_unix_ms: int | None,
+        now: Instant,
+    ) -> dict[str, Window]:
+        """The windows by site that such an event would open; nothing is recorded. Raises Refused as `create_event`."""
+        event = grid_event(
+            "preview",
+            self._named(sites),
+            ceiling_w=ceiling_w,
+            ceiling_ratio=ceiling_ratio,
+            starts_at_unix_ms=starts_at_unix_ms,
+            ends_at_unix_ms=ends_at_unix_ms,
+            reason="preview",
+            now=now,
+        )
+        starts_s, ends_s = event.starts_in_s(now), event.ends_in_s(now)
+        return {
+            site: Window(event.order_id, event.ceiling_for(self._own_w(site)), starts_s, ends_s) for site in event.sites
+        }
+
+    def _named(self, sites: tuple[str, ...]) -> tuple[str, ...]:
+        """Sites without repetition, "*" meaning all; raises Refused for an unknown one."""
+        return tuple(self.terms) if sites == ("*",) else tuple(dict.fromkeys(self.known(s) for s in sites))
 
     async def _record(self, entry: AuditEntry, changed: list[Order], now: Instant) -> Audited:
         rows = [

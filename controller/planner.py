@@ -18,6 +18,7 @@ from controller.board import PlanBoard
 from controller.dispatch.explain import Explanation, explain
 from controller.dispatch.inputs import Decision, FleetState
 from controller.dispatch.ladder import complete, split
+from controller.dispatch.parameters import Parameters
 from controller.dispatch.plan import Terms, build_plan, materially_different
 from controller.dispatch.solve import Planner
 from controller.dispatch.trigger import Planned, Thresholds, Trigger, due
@@ -109,6 +110,11 @@ class PlanLoop:
         self.last: LastDispatch | None = None
         self.last_change: tuple[Instant, str] | None = None
 
+    @property
+    def parameters(self) -> Parameters:
+        """What dispatch weighs."""
+        return self._planner.parameters
+
     def wake(self) -> None:
         """Look at once: an order was given."""
         self._wake.set()
@@ -190,12 +196,12 @@ class PlanLoop:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dispatch")
         self._planner = self._spare()
 
-    def explanation(self, site: str) -> tuple[Explanation, Instant] | None:
-        """Why a site's plan is what it is, and when that was decided; None before the first decision on it."""
+    def explanation(self, site: str) -> tuple[Explanation, LastDispatch] | None:
+        """Why a site's plan is what it is, and the decision that made it so; None before the first one on it."""
         last = self.last
         if last is None or all(state.name != site for state in last.fleet.sites):
             return None
-        return explain(last.decision, last.fleet, site, last.trigger), last.at
+        return explain(last.decision, last.fleet, site, last.trigger), last
 
     async def _publish(self, decision: Decision, fleet: FleetState, now: Instant, trigger: str) -> None:
         states = {state.name: state for state in fleet.sites}
@@ -219,7 +225,7 @@ class PlanLoop:
         # Turning forty sites into JSON takes milliseconds that the event loop does not have.
         decision_id = new_id("decision", now)
         record = await asyncio.get_running_loop().run_in_executor(
-            self._thread, lambda: record_of(decision_id, decision, fleet, now, trigger)
+            self._thread, lambda: record_of(decision_id, decision, fleet, now, trigger, self.parameters)
         )
         await self._ledger.record_decision(record, signed)
         for one in signed:

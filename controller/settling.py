@@ -68,9 +68,7 @@ class Settling(Collector):
 
     async def _decisions(self, day: float) -> list[DecisionRecord]:
         """Of each quarter hour the newest decision at its beginning."""
-        times = await self._store.ledger.decision_times(
-            round((day - BEFORE_S) * 1000), round((day + DAY_S) * 1000)
-        )
+        times = await self._store.ledger.decision_times(round((day - BEFORE_S) * 1000), round((day + DAY_S) * 1000))
         quarters = (day + QUARTER_S * np.arange(round(DAY_S / QUARTER_S))) * 1000.0
         at = np.searchsorted([at_ms for at_ms, _ in times], quarters, side="right") - 1
         wanted = list(dict.fromkeys(times[k][1] for k in at.tolist() if k >= 0))

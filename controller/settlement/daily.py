@@ -48,7 +48,7 @@ def settle_day(taken: Sequence[Taken], day_unix_s: float, parameters: Parameters
     `taken` ascend in time and begin at or before the day; a site that was missing from any quarter, or whose classes
     or pools changed, is left out. Blocks for about 0.1 s per site.
     """
-    quarters = day_unix_s + QUARTER_S * np.arange(round(DAY_S / QUARTER_S))
+    quarters: Floats = np.asarray(day_unix_s + QUARTER_S * np.arange(round(DAY_S / QUARTER_S)), dtype=np.float64)
     at = np.searchsorted([t.at_unix_s for t in taken], quarters, side="right") - 1
     if not len(taken) or at.min() < 0:
         return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from controller.api import telling
 from controller.dispatch.explain import explain
 from controller.dispatch.inputs import Window
 from controller.dispatch.solve import Planner
@@ -61,7 +62,7 @@ def test_coming_event_silent_machines_and_lost_site_are_mentioned(make):
 
 
 def test_wire_form_carries_everything(make):
-    wire = explained(make, ceiling_w=2e6).to_proto(1_724_196_600_000)
+    wire = telling.explained(explained(make, ceiling_w=2e6), 1_724_196_600_000)
     assert wire.site == "alpha" and wire.trigger == TRIGGER and wire.decided_at_unix_ms == 1_724_196_600_000
     assert wire.binding[0].shadow_price_usd_per_mwh > 0 and wire.merit[0].load == "mining"
     assert wire.merit[0].planned_w <= wire.merit[0].available_w
