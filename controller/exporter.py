@@ -232,10 +232,11 @@ def _one_of(family: GaugeMetricFamily, site: str, words: Iterable[StrEnum], now:
             family.add_metric([site, word.value], 1.0 if word == now else 0.0)
 
 
-def registry(collector: FleetCollector) -> CollectorRegistry:
-    """The collector beside the process's own figures."""
+def registry(*collectors: Collector) -> CollectorRegistry:
+    """The collectors beside the process's own figures."""
     held = CollectorRegistry()
-    held.register(collector)
+    for collector in collectors:
+        held.register(collector)
     ProcessCollector(registry=held)
     PlatformCollector(registry=held)
     return held

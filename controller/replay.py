@@ -23,6 +23,7 @@ from gridpivot.v1 import plan_pb2
 from gridpivot.vocabulary import Posture
 
 _FLEET = TypeAdapter(FleetState)
+_DECISION = TypeAdapter(Decision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,11 @@ def record_of(
 def fleet_of(record: DecisionRecord) -> FleetState:
     """The state that a decision was taken on."""
     return _FLEET.validate_python(unpack(record.inputs))
+
+
+def decision_of(record: DecisionRecord) -> Decision:
+    """A decision as it was kept: without its start and without the plan ahead."""
+    return _DECISION.validate_python(unpack(record.outcome))
 
 
 def start_of(record: DecisionRecord) -> Start:

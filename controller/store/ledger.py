@@ -162,6 +162,16 @@ class Ledger:
             rows = (await connection.execute(query)).all()
         return [_decision(row) for row in reversed(rows)]
 
+    async def decision_times(self, since_unix_ms: int, until_unix_ms: int) -> list[tuple[int, str]]:
+        """When [ms] and under which identity decisions of [since, until) were taken, oldest first."""
+        table = schema.decisions
+        query = select(table.c.decided_at_unix_ms, table.c.decision_id).where(
+            table.c.decided_at_unix_ms >= since_unix_ms, table.c.decided_at_unix_ms < until_unix_ms
+        )
+        async with self._readers.connect() as connection:
+            rows = (await connection.execute(query.order_by(table.c.decided_at_unix_ms))).all()
+        return [(row.decided_at_unix_ms, row.decision_id) for row in rows]
+
     async def decision_lines(self, limit: int) -> list[DecisionLine]:
         """The newest decisions with the number of plans that each sent out, newest last."""
         table, plans = schema.decisions, schema.plans
