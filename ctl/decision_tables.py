@@ -15,6 +15,7 @@ def preview_table(shape: PreviewShape) -> Group:
     sites = table("", "site", "ceiling", "import", "mining", "AI", numbers=("ceiling", "import", "mining", "AI"))
     classes = table("", "site", "class", *MODES, numbers=MODES)
     pools = table("", "site", "pool", "priority", "power", numbers=("power",))
+    over: list[str] = []
     for s in shape.sites:
         sites.add_row(
             s.site,
@@ -23,6 +24,8 @@ def preview_table(shape: PreviewShape) -> Group:
             _change(mw(s.mining_before_w), mw(s.mining_after_w)),
             _change(mw(s.ai_before_w), mw(s.ai_after_w)),
         )
+        if s.over_w > 1_000.0:
+            over.append(f"{s.site}: {mw(s.over_w)} above the ceiling cannot be shed; the cost holds a penalty for it")
         for c in s.classes:
             counts = [
                 _change(*(f"{getattr(c, f'{mode}_machines_{when}'):.0f}" for when in ("before", "after")))
@@ -36,9 +39,11 @@ def preview_table(shape: PreviewShape) -> Group:
         sites,
         classes,
         *([pools] if any(s.pools for s in shape.sites) else []),
+        *over,
         *(f"left out: {why}" for why in shape.left_out),
         f"it costs {usd(shape.cost_usd)} USD over the next {shape.horizon_s / 3600:.0f} h, penalties included; "
-        f"one hour more notice would save {usd(shape.notice_usd)} USD",
+        f"the same event an hour later would cost {usd(abs(shape.notice_usd))} USD "
+        f"{'less' if shape.notice_usd >= 0 else 'more'}",
         "nothing was recorded, nothing was sent",
     ]
     return Group(*lines)

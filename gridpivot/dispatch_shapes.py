@@ -34,7 +34,9 @@ class PoolPreviewFigures(Figures):
 
 
 class SitePreviewFigures(Figures):
-    """One site with and without the event: means over the event's part of the horizon."""
+    """One site with and without the event: means over the event's part of the horizon.
+
+    `over_w` is import above the ceiling that nothing can shed, at worst."""
 
     site: str
     ceiling_w: float
@@ -44,6 +46,7 @@ class SitePreviewFigures(Figures):
     mining_after_w: float
     ai_before_w: float
     ai_after_w: float
+    over_w: float
     classes: list[ClassPreviewFigures]
     pools: list[PoolPreviewFigures]
 

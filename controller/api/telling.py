@@ -36,7 +36,10 @@ def explained(told: Explanation, decided_at_unix_ms: int, notice_usd: Named = ()
         ],
         sentences=[
             *told.sentences,
-            *(f"One hour more notice of event {event} would be worth {usd:.2f} USD." for event, usd in notice_usd),
+            *(
+                f"One hour more notice of event {event} (the same event an hour later) would be worth {usd:.2f} USD."
+                for event, usd in notice_usd
+            ),
         ],
         rung=told.rung.value,
         rung_reason=told.rung_reason,
@@ -96,6 +99,7 @@ def _site(site: SitePreview) -> op.SitePreview:
         mining_after_w=mining_after,
         ai_before_w=ai_before,
         ai_after_w=ai_after,
+        over_w=site.over_w,
         classes=[op.ClassPreview(name=c.name, before=c.before, after=c.after) for c in site.classes],
         pools=[
             op.PoolPreview(name=p.name, priority=p.priority.value, before_w=p.before_w, after_w=p.after_w)

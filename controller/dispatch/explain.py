@@ -131,7 +131,8 @@ def _dearest_ahead(ahead: tuple[Ahead, ...]) -> list[str]:
         return []
     usd, name, period = max(later, key=lambda found: found[0])
     hours = period.starts_in_s / 3600
-    return [f"Ahead, the {name} binds most, {hours:.1f} h from now: one more MWh would be worth {usd:.2f} USD then."]
+    worth = "one MWh of it less would save" if holds_load_up(name) else "one more MWh would be worth"
+    return [f"Ahead, the {name} binds most, {hours:.1f} h from now: {worth} {usd:.2f} USD then."]
 
 
 def _worth(worth: Worth, outlook: tuple[Outlook, ...]) -> list[str]:

@@ -50,6 +50,7 @@ class SitePreview:
     after_w: Watts
     classes: tuple[ClassPreview, ...]
     pools: tuple[PoolPreview, ...]
+    over_w: float  # import above the ceiling that nothing can shed, at worst while the event lasts
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +224,7 @@ def _site(
             PoolPreview(a.name, p.pool.priority, a.expected_w, b.expected_w)
             for p, a, b in zip(site.pools, begun.pools, called.pools, strict=True)
         ),
+        max((max(0.0, p.import_w - p.ceiling_w) for p in after.outlook if _inside_s(p, window) > 0), default=0.0),
     )
 
 
@@ -234,13 +236,18 @@ def _end_s(period: Outlook) -> float:
     return period.starts_in_s + period.width_s
 
 
+def _inside_s(period: Outlook, window: Window) -> float:
+    """How long of a period a window is open [s]."""
+    until_s = _end_s(period) if window.ends_in_s is None else min(window.ends_in_s, _end_s(period))
+    return max(0.0, until_s - max(window.starts_in_s, period.starts_in_s))
+
+
 def _mean_w(outlook: Sequence[Outlook], window: Window) -> Watts:
     """Mean import, mining and AI over the part of the horizon that a window covers [W]."""
     total = [0.0, 0.0, 0.0]
     covered_s = 0.0
     for period in outlook:
-        until_s = _end_s(period) if window.ends_in_s is None else min(window.ends_in_s, _end_s(period))
-        inside_s = max(0.0, until_s - max(window.starts_in_s, period.starts_in_s))
+        inside_s = _inside_s(period, window)
         covered_s += inside_s
         for k, watts in enumerate((period.import_w, period.mining_w, period.ai_w)):
             total[k] += inside_s * watts

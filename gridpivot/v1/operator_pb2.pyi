@@ -891,6 +891,7 @@ class SitePreview(_message.Message):
     AI_AFTER_W_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
     POOLS_FIELD_NUMBER: _builtins.int
+    OVER_W_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """Site name."""
     ceiling_w: _builtins.float
@@ -907,6 +908,8 @@ class SitePreview(_message.Message):
     """AI without it, at the wall (watts)."""
     ai_after_w: _builtins.float
     """AI with it (watts)."""
+    over_w: _builtins.float
+    """Import above the event's ceiling that nothing can shed, at worst (watts)."""
     @_builtins.property
     def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassPreview]:
         """Machines by class when the event begins."""
@@ -928,10 +931,11 @@ class SitePreview(_message.Message):
         ai_after_w: _builtins.float = ...,
         classes: _abc.Iterable[Global___ClassPreview] | None = ...,
         pools: _abc.Iterable[Global___PoolPreview] | None = ...,
+        over_w: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ai_after_w", b"ai_after_w", "ai_before_w", b"ai_before_w", "ceiling_w", b"ceiling_w", "classes", b"classes", "import_after_w", b"import_after_w", "import_before_w", b"import_before_w", "mining_after_w", b"mining_after_w", "mining_before_w", b"mining_before_w", "pools", b"pools", "site", b"site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ai_after_w", b"ai_after_w", "ai_before_w", b"ai_before_w", "ceiling_w", b"ceiling_w", "classes", b"classes", "import_after_w", b"import_after_w", "import_before_w", b"import_before_w", "mining_after_w", b"mining_after_w", "mining_before_w", b"mining_before_w", "over_w", b"over_w", "pools", b"pools", "site", b"site"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

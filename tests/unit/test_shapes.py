@@ -98,6 +98,7 @@ EXAMPLES: dict[str, Document] = {
                 "mining_after_w": 8.4e6,
                 "ai_before_w": 1e6,
                 "ai_after_w": 1e6,
+                "over_w": 0.0,
                 "classes": [
                     {"name": "s19-luxos"}
                     | {

@@ -58,7 +58,10 @@ async def test_explanation_says_what_an_hour_more_notice_of_a_coming_event_is_wo
     async with asyncio.timeout(30):
         while event not in (told := await operator.document("explain", "falcon-1"))["worth"]["notice_usd"]:
             await asyncio.sleep(0.01)
-    assert any(f"One hour more notice of event {event} would be worth" in s for s in told["sentences"])
+    assert any(
+        f"One hour more notice of event {event} (the same event an hour later) would be worth" in s
+        for s in told["sentences"]
+    )
     held = [p for p in told["outlook"] if any(s["name"] == f"event {event}" for s in p["shadow"])]
     assert held
     assert all(p["ceiling_w"] < 4e5 for p in held)

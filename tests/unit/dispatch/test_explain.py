@@ -126,6 +126,17 @@ def test_promise_that_earns_less_than_what_it_displaces_is_said_to_be_worth_brea
     assert any(s.startswith("One promised GPU less in cheap over the next 48 h would be worth") for s in told.sentences)
 
 
+def test_promise_that_binds_ahead_is_worded_as_what_less_of_it_would_save(make):
+    site = make.site(ceiling_w=2e6)
+    decision = Planner().solve(make.fleet(site))
+    (decided,) = decision.sites
+    later = replace(decided.outlook[5], shadow=(("sold ecrs", 80.0),))
+    decided = replace(decided, outlook=(replace(decided.outlook[0], shadow=()), later))
+    told = explain(replace(decision, sites=(decided,)), make.fleet(site), "alpha", TRIGGER)
+    said = "Ahead, the sold ecrs binds most, 0.4 h from now: one MWh of it less would save 80.00 USD then."
+    assert said in told.sentences
+
+
 def test_rung_below_the_plan_says_why_and_claims_neither_freedom_nor_worth(make):
     state = make.fleet(make.site(ceiling_w=2e6))
     decision = complete(None, "the solver gave no answer in 30 s", None, state, Parameters())

@@ -56,6 +56,11 @@ def test_guaranteed_ai_stays_and_mining_gives_way(make):
     assert site.after_w[1] < 0.5 * site.before_w[1]
 
 
+def test_import_that_nothing_can_shed_is_named(make):
+    told = preview(Planner(), make.fleet(make.site("a", fixed_w=2e6)), {"a": called(1e6)})
+    assert told.sites[0].over_w == pytest.approx(1e6 + 1.05 * 1000 * 30.0, rel=1e-6)
+
+
 def test_ceiling_that_never_binds_costs_nothing(make):
     told = preview(Planner(), make.fleet(make.site("a", ceiling_w=9e6)), {"a": called(8e6)})
     assert told.cost_usd == pytest.approx(0.0, abs=1e-6)
