@@ -99,7 +99,9 @@ class PlanLoop:
         self._epoch, self._lease_s, self._thresholds, self._look_s = epoch, lease_s, thresholds, look_s
         self._postures, self._reasons = postures, reasons
         self._deadline_s = deadline_s
-        self._spare = spare if spare is not None else lambda: Planner(planner.parameters, planner.period_s)
+        self._spare = (
+            spare if spare is not None else lambda: Planner(planner.parameters, planner.period_s, planner.time_limit_s)
+        )
         self._abandoned: list[asyncio.Future[Decision]] = []
         self._versions: dict[str, int] = {}
         self._planned: Planned | None = None
@@ -222,12 +224,9 @@ class PlanLoop:
             if different is not None:
                 signed.append(sign(plan, self._signer.key, self._signer.key_id))
                 why.append(f"{chosen.site}: {different}")
-        # Turning forty sites into JSON takes milliseconds that the event loop does not have.
-        decision_id = new_id("decision", now)
-        record = await asyncio.get_running_loop().run_in_executor(
-            self._thread, lambda: record_of(decision_id, decision, fleet, now, trigger, self.parameters)
-        )
-        await self._ledger.record_decision(record, signed)
+        if signed or decision.start is not None:
+            # A rung that repeats what stands is not recorded: without a solver it would be every few seconds.
+            await self._record(decision, fleet, now, trigger, signed)
         for one in signed:
             plan = plan_pb2.Plan.FromString(one.plan)
             self._versions[plan.site] = plan.version
@@ -238,6 +237,16 @@ class PlanLoop:
             self.counts.reallocations += 1
             self.last_change = (now, trigger)
             log.info("plans published", plans=len(signed), trigger=trigger, solve_s=round(decision.solve_s, 3))
+
+    async def _record(
+        self, decision: Decision, fleet: FleetState, now: Instant, trigger: str, signed: list[plan_pb2.SignedPlan]
+    ) -> None:
+        # Turning forty sites into JSON takes milliseconds that the event loop does not have.
+        decision_id, parameters = new_id("decision", now), self.parameters
+        record = await asyncio.get_running_loop().run_in_executor(
+            self._thread, lambda: record_of(decision_id, decision, fleet, now, trigger, parameters)
+        )
+        await self._ledger.record_decision(record, signed)
 
     def _newcomers(self, fleet: FleetState) -> str:
         known = {s.name for s in self._planned.fleet.sites} if self._planned is not None else set()

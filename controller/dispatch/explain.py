@@ -140,7 +140,13 @@ def _worth(worth: Worth, outlook: tuple[Outlook, ...]) -> list[str]:
     lines += [(f"One more MW of feeder {name} {over} would be worth", usd) for name, usd in worth.feeder_usd_per_mw]
     lines += [(f"One promised GPU less in {name} {over} would be worth", usd) for name, usd in worth.promised_gpu_usd]
     lines += [(f"One MW of {name} sold less {over} would be worth", usd) for name, usd in worth.sold_usd_per_mw]
-    return [f"{words} {usd:.2f} USD." for words, usd in lines if usd >= WORTH_SAYING_USD]
+    said = [f"{words} {usd:.2f} USD." for words, usd in lines if usd >= WORTH_SAYING_USD]
+    # A pool that earns more than what it displaces is a loss to be without, promised or not.
+    return said + [
+        f"One promised GPU less in {name} {over} would lose {-usd:.2f} USD."
+        for name, usd in worth.promised_gpu_usd
+        if usd <= -WORTH_SAYING_USD
+    ]
 
 
 def _keeps_down(binding: tuple[Binding, ...], feeder: str, class_name: str = "") -> Binding | None:

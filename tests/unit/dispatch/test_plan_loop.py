@@ -150,6 +150,15 @@ async def test_without_a_price_anywhere_the_last_plan_is_clipped_and_without_one
     assert cut.expected_power_w <= 1e6 * (1 + 1e-9) < planned.expected_power_w
 
 
+async def test_rung_that_only_repeats_what_stands_is_not_recorded_again(bench: Bench) -> None:
+    bench.fleet = replace(bench.fleet, sites=tuple(replace(s, prices=()) for s in bench.fleet.sites))
+    loop = bench.loop(Planner())
+    for _ in range(5):
+        await loop.turn()
+    assert loop.counts.dispatches == 5
+    assert [(line.rung, line.plans) for line in await bench.store.ledger.decision_lines(10)] == [("hold", 2)]
+
+
 async def test_site_with_an_old_report_is_held_alone_and_its_events_still_lower_it(bench: Bench) -> None:
     loop = bench.loop(Planner())
     await loop.turn()
