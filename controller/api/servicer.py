@@ -106,6 +106,7 @@ class OperatorServicer(operator_pb2_grpc.OperatorServiceServicer):
                 reason=request.reason,
                 key=request.idempotency_key,
                 actor=ACTOR,
+                product=request.product,
             )
             self._loop.wake()
             log.info("grid event", event_id=done.event_id, sites=len(done.sites), audit_id=done.audit_id)

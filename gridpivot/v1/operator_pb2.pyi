@@ -704,8 +704,9 @@ class CreateEventRequest(_message.Message):
     ENDS_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    PRODUCT_FIELD_NUMBER: _builtins.int
     ceiling_w: _builtins.float
-    """Ceiling (watts); exactly one of ceiling_w and ceiling_ratio."""
+    """Ceiling (watts); exactly one of ceiling_w and ceiling_ratio, or neither with a product."""
     ceiling_ratio: _builtins.float
     """Ceiling relative to the site's own (ratio, 0 to 1)."""
     starts_at_unix_ms: _builtins.int
@@ -716,6 +717,8 @@ class CreateEventRequest(_message.Message):
     """Why; recorded."""
     idempotency_key: _builtins.str
     """Same key, same effect: a retry does nothing twice."""
+    product: _builtins.str
+    """Sold capacity that the event calls, such as ECRS; without a ceiling each site stands what it sold under its baseline."""
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Sites; empty is refused, "*" = all."""
@@ -730,10 +733,11 @@ class CreateEventRequest(_message.Message):
         ends_at_unix_ms: _builtins.int | None = ...,
         reason: _builtins.str = ...,
         idempotency_key: _builtins.str = ...,
+        product: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ceiling_ratio", b"_ceiling_ratio", "_ceiling_w", b"_ceiling_w", "_ends_at_unix_ms", b"_ends_at_unix_ms", "_starts_at_unix_ms", b"_starts_at_unix_ms", "ceiling_ratio", b"ceiling_ratio", "ceiling_w", b"ceiling_w", "ends_at_unix_ms", b"ends_at_unix_ms", "starts_at_unix_ms", b"starts_at_unix_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ceiling_ratio", b"_ceiling_ratio", "_ceiling_w", b"_ceiling_w", "_ends_at_unix_ms", b"_ends_at_unix_ms", "_starts_at_unix_ms", b"_starts_at_unix_ms", "ceiling_ratio", b"ceiling_ratio", "ceiling_w", b"ceiling_w", "ends_at_unix_ms", b"ends_at_unix_ms", "idempotency_key", b"idempotency_key", "reason", b"reason", "sites", b"sites", "starts_at_unix_ms", b"starts_at_unix_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ceiling_ratio", b"_ceiling_ratio", "_ceiling_w", b"_ceiling_w", "_ends_at_unix_ms", b"_ends_at_unix_ms", "_starts_at_unix_ms", b"_starts_at_unix_ms", "ceiling_ratio", b"ceiling_ratio", "ceiling_w", b"ceiling_w", "ends_at_unix_ms", b"ends_at_unix_ms", "idempotency_key", b"idempotency_key", "product", b"product", "reason", b"reason", "sites", b"sites", "starts_at_unix_ms", b"starts_at_unix_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ceiling_ratio: _TypeAlias = _typing.Literal["ceiling_ratio"]  # noqa: Y015
     _WhichOneofArgType__ceiling_ratio: _TypeAlias = _typing.Literal["_ceiling_ratio", b"_ceiling_ratio"]  # noqa: Y015
