@@ -149,19 +149,22 @@ def create_event(
     ceiling_mw: CeilingMw = None,
     start: Start = "now",
     end: End = None,
+    product: Annotated[
+        str, typer.Option(help="Sold capacity that is called (ECRS); without a ceiling, what each site sold of it.")
+    ] = "",
     key: Key = None,
     address: Address = LOCAL,
     ca: Ca = None,
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
-    """Create a grid event."""
+    """Create a grid event, or call capacity that was sold."""
     from ctl import tables
     from gridpivot import shapes
     from gridpivot.v1 import operator_pb2 as op
 
     request = op.CreateEventRequest(
-        **event_fields(names, ceiling_pct, ceiling_mw, start, end),
+        **event_fields(names, ceiling_pct, ceiling_mw, start, end, product=product),
         reason=reason,
         idempotency_key=key or uuid.uuid4().hex,
     )

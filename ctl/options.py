@@ -51,17 +51,24 @@ def ask(
 
 
 def event_fields(
-    names: str, ceiling_pct: float | None, ceiling_mw: float | None, start: str, end: str | None
+    names: str,
+    ceiling_pct: float | None,
+    ceiling_mw: float | None,
+    start: str,
+    end: str | None,
+    product: str | None = None,
 ) -> dict[str, Any]:
     """An event as typed, as the fields of its request; raises SettingsError."""
     from datetime import UTC, datetime
 
     from ctl import words
 
-    if (ceiling_pct is None) == (ceiling_mw is None):
+    given = (ceiling_pct is not None) + (ceiling_mw is not None)
+    if given > 1 or (given == 0 and not product):
         raise SettingsError("give exactly one of --ceiling-pct and --ceiling-mw")
     now = datetime.now(UTC)
-    return {
+    called = {} if product is None else {"product": product}
+    return called | {
         "sites": [part.strip() for part in names.split(",") if part.strip()],
         "ceiling_w": None if ceiling_mw is None else ceiling_mw * 1e6,
         "ceiling_ratio": None if ceiling_pct is None else ceiling_pct / 100,

@@ -26,6 +26,8 @@ def _figures(site: op.SiteSummary) -> dict[str, Any]:
         "plan_status": site.plan_status or None,
         "device_count": site.device_count,
         "notes": list(site.notes),
+        "binding": site.binding,
+        "shadow_price_usd_per_mwh": _known(site, "shadow_price_usd_per_mwh"),
     }
     for field in ("report_age_s", "plan_age_s", "price_usd_per_mwh", "price_age_s", "margin_usd_per_h"):
         figures[field] = _known(site, field)

@@ -57,7 +57,7 @@ def show(*parts: RenderableType) -> None:
 def sites_table(shape: shapes.SitesShape) -> Group:
     """One line per site, totals under it."""
     columns = ("site", "region", "link", "ceiling", "metered", "mining", "AI", "overhead", "hashrate", "plan", "$/MWh")
-    rows = table("", *columns, "$/h", "notes", numbers=(*columns[3:9], "$/MWh", "$/h"))
+    rows = table("", *columns, "shadow", "$/h", "notes", numbers=(*columns[3:9], "$/MWh", "shadow", "$/h"))
     for s in shape.sites:
         rows.add_row(
             s.site,
@@ -71,6 +71,7 @@ def sites_table(shape: shapes.SitesShape) -> Group:
             hashes(s.hashrate_hs),
             f"{s.plan_status or DASH} {age(s.plan_age_s) if s.plan_age_s is not None else ''}".strip(),
             usd(s.price_usd_per_mwh),
+            usd(s.shadow_price_usd_per_mwh),
             usd(s.margin_usd_per_h),
             "; ".join(s.notes),
         )
@@ -109,6 +110,10 @@ def site_table(shape: shapes.SiteShape) -> Group:
         ),
         ("price", f"{usd(shape.price_usd_per_mwh)} $/MWh, {age(shape.price_age_s)} old"),
         ("margin", f"{usd(shape.margin_usd_per_h)} $/h"),
+        (
+            "binds",
+            f"{shape.binding}, {usd(shape.shadow_price_usd_per_mwh)} $ for one more MWh" if shape.binding else DASH,
+        ),
         ("notes", "; ".join(shape.notes) or DASH),
     ):
         facts.add_row(name, value)

@@ -84,6 +84,8 @@ class SiteFigures(Figures):
     price_age_s: float | None = None
     margin_usd_per_h: float | None = None
     notes: list[str] = []
+    binding: str = ""  # dearest constraint of the newest decision; empty = none binds
+    shadow_price_usd_per_mwh: float | None = None
 
 
 class FleetFigures(Figures):

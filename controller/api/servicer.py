@@ -45,7 +45,12 @@ class OperatorServicer(operator_pb2_grpc.OperatorServiceServicer):
         async with self._answering(context):
             operations, now = self._operations, self._operations.clock.now()
             state = {site.name: site for site in operations.see(now).sites}
-            summaries = [site_summary(operations, live, state.get(live.name), now) for live in operations.fleet]
+            last = self._loop.last
+            decided = {d.site: d for d in last.decision.sites} if last is not None else {}
+            summaries = [
+                site_summary(operations, live, state.get(live.name), decided.get(live.name), now)
+                for live in operations.fleet
+            ]
             wanted = {operations.known(name) for name in request.sites}
             return op.ListSitesResponse(
                 sites=[s for s in summaries if not wanted or s.site in wanted],
@@ -101,6 +106,7 @@ class OperatorServicer(operator_pb2_grpc.OperatorServiceServicer):
                 reason=request.reason,
                 key=request.idempotency_key,
                 actor=ACTOR,
+                product=request.product,
             )
             self._loop.wake()
             log.info("grid event", event_id=done.event_id, sites=len(done.sites), audit_id=done.audit_id)

@@ -92,6 +92,8 @@ class SiteSummary(_message.Message):
     PRICE_AGE_S_FIELD_NUMBER: _builtins.int
     MARGIN_USD_PER_H_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    BINDING_FIELD_NUMBER: _builtins.int
+    SHADOW_PRICE_USD_PER_MWH_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """Site name."""
     region: _builtins.str
@@ -112,6 +114,10 @@ class SiteSummary(_message.Message):
     """Age of that price (seconds)."""
     margin_usd_per_h: _builtins.float
     """Margin now: AI and mining income less power (US dollars per hour); absent when a part is unknown."""
+    binding: _builtins.str
+    """Dearest constraint that binds in the newest decision, such as "site ceiling"; empty when none does."""
+    shadow_price_usd_per_mwh: _builtins.float
+    """What one more MWh under it would earn (US dollars per megawatt-hour); absent when none binds."""
     @_builtins.property
     def rollup(self) -> _telemetry_pb2.SiteRollup:
         """Newest roll-up."""
@@ -135,10 +141,12 @@ class SiteSummary(_message.Message):
         price_age_s: _builtins.float | None = ...,
         margin_usd_per_h: _builtins.float | None = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
+        binding: _builtins.str = ...,
+        shadow_price_usd_per_mwh: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_margin_usd_per_h", b"_margin_usd_per_h", "_plan_age_s", b"_plan_age_s", "_price_age_s", b"_price_age_s", "_price_usd_per_mwh", b"_price_usd_per_mwh", "_report_age_s", b"_report_age_s", "margin_usd_per_h", b"margin_usd_per_h", "plan_age_s", b"plan_age_s", "price_age_s", b"price_age_s", "price_usd_per_mwh", b"price_usd_per_mwh", "report_age_s", b"report_age_s", "rollup", b"rollup"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_margin_usd_per_h", b"_margin_usd_per_h", "_plan_age_s", b"_plan_age_s", "_price_age_s", b"_price_age_s", "_price_usd_per_mwh", b"_price_usd_per_mwh", "_report_age_s", b"_report_age_s", "_shadow_price_usd_per_mwh", b"_shadow_price_usd_per_mwh", "margin_usd_per_h", b"margin_usd_per_h", "plan_age_s", b"plan_age_s", "price_age_s", b"price_age_s", "price_usd_per_mwh", b"price_usd_per_mwh", "report_age_s", b"report_age_s", "rollup", b"rollup", "shadow_price_usd_per_mwh", b"shadow_price_usd_per_mwh"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin_usd_per_h", b"_margin_usd_per_h", "_plan_age_s", b"_plan_age_s", "_price_age_s", b"_price_age_s", "_price_usd_per_mwh", b"_price_usd_per_mwh", "_report_age_s", b"_report_age_s", "device_count", b"device_count", "link", b"link", "margin_usd_per_h", b"margin_usd_per_h", "notes", b"notes", "plan_age_s", b"plan_age_s", "plan_status", b"plan_status", "price_age_s", b"price_age_s", "price_usd_per_mwh", b"price_usd_per_mwh", "region", b"region", "report_age_s", b"report_age_s", "rollup", b"rollup", "site", b"site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin_usd_per_h", b"_margin_usd_per_h", "_plan_age_s", b"_plan_age_s", "_price_age_s", b"_price_age_s", "_price_usd_per_mwh", b"_price_usd_per_mwh", "_report_age_s", b"_report_age_s", "_shadow_price_usd_per_mwh", b"_shadow_price_usd_per_mwh", "binding", b"binding", "device_count", b"device_count", "link", b"link", "margin_usd_per_h", b"margin_usd_per_h", "notes", b"notes", "plan_age_s", b"plan_age_s", "plan_status", b"plan_status", "price_age_s", b"price_age_s", "price_usd_per_mwh", b"price_usd_per_mwh", "region", b"region", "report_age_s", b"report_age_s", "rollup", b"rollup", "shadow_price_usd_per_mwh", b"shadow_price_usd_per_mwh", "site", b"site"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__margin_usd_per_h: _TypeAlias = _typing.Literal["margin_usd_per_h"]  # noqa: Y015
     _WhichOneofArgType__margin_usd_per_h: _TypeAlias = _typing.Literal["_margin_usd_per_h", b"_margin_usd_per_h"]  # noqa: Y015
@@ -150,6 +158,8 @@ class SiteSummary(_message.Message):
     _WhichOneofArgType__price_usd_per_mwh: _TypeAlias = _typing.Literal["_price_usd_per_mwh", b"_price_usd_per_mwh"]  # noqa: Y015
     _WhichOneofReturnType__report_age_s: _TypeAlias = _typing.Literal["report_age_s"]  # noqa: Y015
     _WhichOneofArgType__report_age_s: _TypeAlias = _typing.Literal["_report_age_s", b"_report_age_s"]  # noqa: Y015
+    _WhichOneofReturnType__shadow_price_usd_per_mwh: _TypeAlias = _typing.Literal["shadow_price_usd_per_mwh"]  # noqa: Y015
+    _WhichOneofArgType__shadow_price_usd_per_mwh: _TypeAlias = _typing.Literal["_shadow_price_usd_per_mwh", b"_shadow_price_usd_per_mwh"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__margin_usd_per_h) -> _WhichOneofReturnType__margin_usd_per_h | None: ...
     @_typing.overload
@@ -160,6 +170,8 @@ class SiteSummary(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__price_usd_per_mwh) -> _WhichOneofReturnType__price_usd_per_mwh | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__report_age_s) -> _WhichOneofReturnType__report_age_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shadow_price_usd_per_mwh) -> _WhichOneofReturnType__shadow_price_usd_per_mwh | None: ...
 
 Global___SiteSummary: _TypeAlias = SiteSummary  # noqa: Y015
 
@@ -692,8 +704,9 @@ class CreateEventRequest(_message.Message):
     ENDS_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    PRODUCT_FIELD_NUMBER: _builtins.int
     ceiling_w: _builtins.float
-    """Ceiling (watts); exactly one of ceiling_w and ceiling_ratio."""
+    """Ceiling (watts); exactly one of ceiling_w and ceiling_ratio, or neither with a product."""
     ceiling_ratio: _builtins.float
     """Ceiling relative to the site's own (ratio, 0 to 1)."""
     starts_at_unix_ms: _builtins.int
@@ -704,6 +717,8 @@ class CreateEventRequest(_message.Message):
     """Why; recorded."""
     idempotency_key: _builtins.str
     """Same key, same effect: a retry does nothing twice."""
+    product: _builtins.str
+    """Sold capacity that the event calls, such as ECRS; without a ceiling each site stands what it sold under its baseline."""
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Sites; empty is refused, "*" = all."""
@@ -718,10 +733,11 @@ class CreateEventRequest(_message.Message):
         ends_at_unix_ms: _builtins.int | None = ...,
         reason: _builtins.str = ...,
         idempotency_key: _builtins.str = ...,
+        product: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ceiling_ratio", b"_ceiling_ratio", "_ceiling_w", b"_ceiling_w", "_ends_at_unix_ms", b"_ends_at_unix_ms", "_starts_at_unix_ms", b"_starts_at_unix_ms", "ceiling_ratio", b"ceiling_ratio", "ceiling_w", b"ceiling_w", "ends_at_unix_ms", b"ends_at_unix_ms", "starts_at_unix_ms", b"starts_at_unix_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ceiling_ratio", b"_ceiling_ratio", "_ceiling_w", b"_ceiling_w", "_ends_at_unix_ms", b"_ends_at_unix_ms", "_starts_at_unix_ms", b"_starts_at_unix_ms", "ceiling_ratio", b"ceiling_ratio", "ceiling_w", b"ceiling_w", "ends_at_unix_ms", b"ends_at_unix_ms", "idempotency_key", b"idempotency_key", "reason", b"reason", "sites", b"sites", "starts_at_unix_ms", b"starts_at_unix_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ceiling_ratio", b"_ceiling_ratio", "_ceiling_w", b"_ceiling_w", "_ends_at_unix_ms", b"_ends_at_unix_ms", "_starts_at_unix_ms", b"_starts_at_unix_ms", "ceiling_ratio", b"ceiling_ratio", "ceiling_w", b"ceiling_w", "ends_at_unix_ms", b"ends_at_unix_ms", "idempotency_key", b"idempotency_key", "product", b"product", "reason", b"reason", "sites", b"sites", "starts_at_unix_ms", b"starts_at_unix_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ceiling_ratio: _TypeAlias = _typing.Literal["ceiling_ratio"]  # noqa: Y015
     _WhichOneofArgType__ceiling_ratio: _TypeAlias = _typing.Literal["_ceiling_ratio", b"_ceiling_ratio"]  # noqa: Y015
