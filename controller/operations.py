@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from controller.board import PlanBoard
 from controller.connection import BacklogSettings
 from controller.dispatch.inputs import FleetState, Window
+from controller.dispatch.preview import NOTICE_S, Imagined
 from controller.events.calls import ceiling_w as called_ceiling_w
 from controller.events.calls import least_end_ms, sold_of
 from controller.events.windows import Order, OrderKind, Orders, grid_event, override
@@ -74,11 +75,14 @@ class Operations:
     def see(self, now: Instant) -> FleetState:
         """The fleet as dispatch sees it."""
         self.orders = self.orders.forgetting_ended(now)
+        return self._seen(self.orders, now)
+
+    def _seen(self, orders: Orders, now: Instant) -> FleetState:
         sites = [(terms, self.fleet[name]) for name, terms in self.terms.items()]
         return fleet_state(
             sites,
             self.book,
-            self.orders,
+            orders,
             now,
             fleet_floor_hs=self.fleet_floor_hs,
             speed=self.speed,
@@ -141,23 +145,16 @@ class Operations:
     ) -> EventDone:
         """A grid event; "*" means all sites. A call of a sold `product` may come without a ceiling. Raises Refused."""
         now = self.clock.now()
-        names = self._named(sites)
-        sold = [sold_of(name, self.terms[name].connection, product) for name in names] if product else []
-        starts_ms = now.unix_ms if starts_at_unix_ms is None else starts_at_unix_ms
-        for terms in sold:
-            ends_at_unix_ms = least_end_ms(terms, starts_ms, ends_at_unix_ms)
-        computed = product and ceiling_w is None and ceiling_ratio is None
-        event = grid_event(
+        event = self._grid_event(
             new_id("event", now),
-            names,
-            ceiling_w=ceiling_w,
-            ceiling_ratio=ceiling_ratio,
-            starts_at_unix_ms=starts_at_unix_ms,
-            ends_at_unix_ms=ends_at_unix_ms,
-            reason=reason,
-            now=now,
-            product=product,
-            ceilings_w={name: self._called_w(name, product) for name in names} if computed else None,
+            sites,
+            ceiling_w,
+            ceiling_ratio,
+            starts_at_unix_ms,
+            ends_at_unix_ms,
+            reason,
+            product,
+            now,
         )
         entry = AuditEntry(
             actor,
@@ -171,7 +168,7 @@ class Operations:
         answer = json.loads(done.response)
         return EventDone(answer["event_id"], tuple(answer["sites"]), done.audit_id, done.repeated)
 
-    def event_windows(
+    def imagined(
         self,
         sites: tuple[str, ...],
         *,
@@ -179,24 +176,67 @@ class Operations:
         ceiling_ratio: float | None,
         starts_at_unix_ms: int | None,
         ends_at_unix_ms: int | None,
-        now: Instant,
-    ) -> dict[str, Window]:
-        """The windows by site that such an event would open; nothing is recorded. Raises Refused as `create_event`."""
-        event = grid_event(
+        product: str = "",
+    ) -> Imagined:
+        """The fleet with and without such an event; nothing is recorded. Raises Refused as `create_event` does."""
+        now = self.clock.now()
+        event = self._grid_event(
             "preview",
-            self._named(sites),
+            sites,
+            ceiling_w,
+            ceiling_ratio,
+            starts_at_unix_ms,
+            ends_at_unix_ms,
+            "preview",
+            product,
+            now,
+        )
+        later_ms, ends_ms = round(NOTICE_S / self.speed * 1000), event.ends_at_unix_ms
+        later = replace(
+            event,
+            starts_at_unix_ms=max(event.starts_at_unix_ms, now.unix_ms) + later_ms,
+            ends_at_unix_ms=None if ends_ms is None else ends_ms + later_ms,
+        )
+        starts_s, ends_s = event.starts_in_s(now), event.ends_in_s(now)
+        windows = {
+            site: Window(event.order_id, event.ceiling_for(site, self._own_w(site)), starts_s, ends_s)
+            for site in event.sites
+        }
+        before = self.see(now)
+        called, deferred = (self._seen(self.orders.adding(order), now) for order in (event, later))
+        return Imagined(before, called, deferred, windows)
+
+    def _grid_event(
+        self,
+        order_id: str,
+        sites: tuple[str, ...],
+        ceiling_w: float | None,
+        ceiling_ratio: float | None,
+        starts_at_unix_ms: int | None,
+        ends_at_unix_ms: int | None,
+        reason: str,
+        product: str,
+        now: Instant,
+    ) -> Order:
+        """An event as asked for, a call of a sold product under its terms at each site; raises Refused."""
+        names = self._named(sites)
+        sold = [sold_of(name, self.terms[name].connection, product) for name in names] if product else []
+        starts_ms = now.unix_ms if starts_at_unix_ms is None else starts_at_unix_ms
+        for terms in sold:
+            ends_at_unix_ms = least_end_ms(terms, starts_ms, ends_at_unix_ms)
+        computed = product and ceiling_w is None and ceiling_ratio is None
+        return grid_event(
+            order_id,
+            names,
             ceiling_w=ceiling_w,
             ceiling_ratio=ceiling_ratio,
             starts_at_unix_ms=starts_at_unix_ms,
             ends_at_unix_ms=ends_at_unix_ms,
-            reason="preview",
+            reason=reason,
             now=now,
+            product=product,
+            ceilings_w={name: self._called_w(name, product) for name in names} if computed else None,
         )
-        starts_s, ends_s = event.starts_in_s(now), event.ends_in_s(now)
-        return {
-            site: Window(event.order_id, event.ceiling_for(site, self._own_w(site)), starts_s, ends_s)
-            for site in event.sites
-        }
 
     def _called_w(self, site: str, product: str) -> float:
         """Ceiling that a call of a product means at a site [W]; raises Refused."""

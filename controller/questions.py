@@ -6,13 +6,13 @@ One question at a time, in a thread of its own: a second one waits, and dispatch
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from controller.dispatch.inputs import FleetState, Window
+from controller.dispatch.inputs import FleetState
 from controller.dispatch.parameters import Parameters
-from controller.dispatch.preview import Preview, notice_usd, preview
+from controller.dispatch.preview import Imagined, Preview, notice_usd, preview
 from controller.dispatch.solve import Planner
 from controller.replay import Replay, replay
 from controller.store.ledger import DecisionRecord, Ledger
@@ -29,9 +29,9 @@ class Questions:
         self._ledger, self._parameters = ledger, parameters
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="questions")
 
-    async def preview(self, fleet: FleetState, windows: Mapping[str, Window]) -> Preview:
+    async def preview(self, event: Imagined) -> Preview:
         """What an event would do; raises Refused."""
-        return await self._ask(lambda: preview(self._planner(), fleet, windows))
+        return await self._ask(lambda: preview(self._planner(), event))
 
     async def notice(self, fleet: FleetState, site: str) -> tuple[tuple[str, float], ...]:
         """What an hour more notice of each coming event at a site would be worth [USD]; raises Refused."""

@@ -19,6 +19,7 @@ from ctl.options import (
     End,
     Json,
     Key,
+    Product,
     Reason,
     Site,
     Sites,
@@ -149,9 +150,7 @@ def create_event(
     ceiling_mw: CeilingMw = None,
     start: Start = "now",
     end: End = None,
-    product: Annotated[
-        str, typer.Option(help="Sold capacity that is called (ECRS); without a ceiling, what each site sold of it.")
-    ] = "",
+    product: Product = "",
     key: Key = None,
     address: Address = LOCAL,
     ca: Ca = None,

@@ -31,6 +31,9 @@ Sites = Annotated[str, typer.Option("--sites", help="Sites with commas between t
 CeilingPct = Annotated[float | None, typer.Option(help="Ceiling in per cent of each site's own.")]
 CeilingMw = Annotated[float | None, typer.Option(help="Ceiling at each site [MW].")]
 Start = Annotated[str, typer.Option(help="2024-08-20T19:00Z, now, or +15m.")]
+Product = Annotated[
+    str, typer.Option(help="Sold capacity that is called (ECRS); without a ceiling, what each site sold of it.")
+]
 End = Annotated[str | None, typer.Option(help="As --start; without it until released.")]
 
 

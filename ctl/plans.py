@@ -16,6 +16,7 @@ from ctl.options import (
     CeilingPct,
     End,
     Json,
+    Product,
     Site,
     Sites,
     Start,
@@ -67,6 +68,7 @@ def preview(
     ceiling_mw: CeilingMw = None,
     start: Start = "now",
     end: End = None,
+    product: Product = "",
     address: Address = LOCAL,
     ca: Ca = None,
     token_file: TokenFile = None,
@@ -76,7 +78,7 @@ def preview(
     from ctl import decision_tables, shaping, tables
     from gridpivot.v1 import operator_pb2 as op
 
-    request = op.PreviewEventRequest(**event_fields(names, ceiling_pct, ceiling_mw, start, end))
+    request = op.PreviewEventRequest(**event_fields(names, ceiling_pct, ceiling_mw, start, end, product=product))
     answer = ask("PreviewEvent", request, op.PreviewEventResponse, address, ca, token_file, SOLVING_S)
     shape = shaping.preview_shape(answer)
     if as_json:

@@ -106,7 +106,6 @@ class OperatorServicer(operator_pb2_grpc.OperatorServiceServicer):
                 reason=request.reason,
                 key=request.idempotency_key,
                 actor=ACTOR,
-                product=request.product,
             )
             self._loop.wake()
             log.info("grid event", event_id=done.event_id, sites=len(done.sites), audit_id=done.audit_id)
@@ -116,9 +115,8 @@ class OperatorServicer(operator_pb2_grpc.OperatorServiceServicer):
     async def PreviewEvent(self, request: op.PreviewEventRequest, context: Context) -> op.PreviewEventResponse:  # noqa: N802
         """What a grid event would do; nothing is recorded, nothing is sent."""
         async with self._answering(context):
-            operations, now = self._operations, self._operations.clock.now()
-            windows = operations.event_windows(tuple(request.sites), **_event(request), now=now)
-            return telling.previewed(await self._questions.preview(operations.see(now), windows))
+            event = self._operations.imagined(tuple(request.sites), **_event(request))
+            return telling.previewed(await self._questions.preview(event))
         raise AssertionError("unreachable: _answering aborts")
 
     async def ListDecisions(self, request: op.ListDecisionsRequest, context: Context) -> op.ListDecisionsResponse:  # noqa: N802
@@ -160,6 +158,7 @@ class _Event(TypedDict):
     ceiling_ratio: float | None
     starts_at_unix_ms: int | None
     ends_at_unix_ms: int | None
+    product: str
 
 
 def _event(request: op.CreateEventRequest | op.PreviewEventRequest) -> _Event:
@@ -169,4 +168,5 @@ def _event(request: op.CreateEventRequest | op.PreviewEventRequest) -> _Event:
         "ceiling_ratio": request.ceiling_ratio if request.HasField("ceiling_ratio") else None,
         "starts_at_unix_ms": request.starts_at_unix_ms if request.HasField("starts_at_unix_ms") else None,
         "ends_at_unix_ms": request.ends_at_unix_ms if request.HasField("ends_at_unix_ms") else None,
+        "product": request.product,
     }

@@ -22,6 +22,16 @@ Watts = tuple[float, float, float]  # import, mining, AI
 
 
 @dataclass(frozen=True, slots=True)
+class Imagined:
+    """An event that nobody has created: the fleet without it, with it, with it an hour later; its windows by site."""
+
+    before: FleetState
+    called: FleetState
+    later: FleetState
+    windows: Mapping[str, Window]
+
+
+@dataclass(frozen=True, slots=True)
 class ClassPreview:
     """Machines of a class by mode when the event begins, without it and with it."""
 
@@ -65,12 +75,13 @@ class Preview:
     solve_s: float
 
 
-def preview(planner: Planner, fleet: FleetState, windows: Mapping[str, Window]) -> Preview:
-    """The event that `windows` describe, by site, over today's state. Blocks for as long as three to five solves take.
+def preview(planner: Planner, event: Imagined) -> Preview:
+    """What an event would do to today's state. Blocks for as long as three to five solves take.
 
     Raises Refused where it reaches no site that can be planned or begins beyond the horizon, Infeasible where a state
     has no optimum.
     """
+    fleet, windows = event.before, event.windows
     known = {s.name: s for s in fleet.sites}
     left_out = [f"{name}: has not reported yet" for name in windows if name not in known]
     left_out += [
@@ -86,15 +97,14 @@ def preview(planner: Planner, fleet: FleetState, windows: Mapping[str, Window]) 
         raise Refused(
             f"the event begins in {starts_s / 3600:.0f} h, beyond the {horizon_s / 3600:.0f} h that dispatch looks ahead"
         )
-    called = planner.solve(_with(part, windows))
-    later_s = NOTICE_S / fleet.speed
-    later = planner.solve(_with(part, {name: _later(w, later_s) for name, w in windows.items()}))
+    part_called = _same_sites(event.called, part)
+    called, later = planner.solve(part_called), planner.solve(_same_sites(event.later, part))
     solves = [plain, called, later]
     at_start = plain, called
     if starts_s > 0:
         at_start = (
             planner.solve(ahead(_follow(part, plain), starts_s)),
-            planner.solve(ahead(_with(_follow(part, called), windows), starts_s)),
+            planner.solve(ahead(_follow(part_called, called), starts_s)),
         )
         solves += at_start
     sites = tuple(
@@ -189,9 +199,10 @@ def _touched(fleet: FleetState, windows: Mapping[str, Window]) -> FleetState | N
     return replace(fleet, sites=sites, backlogs=tuple(b for part in parts for b in part.backlogs))
 
 
-def _with(fleet: FleetState, windows: Mapping[str, Window]) -> FleetState:
-    sites = tuple(replace(s, windows=(*s.windows, windows[s.name])) if s.name in windows else s for s in fleet.sites)
-    return replace(fleet, sites=sites)
+def _same_sites(fleet: FleetState, part: FleetState) -> FleetState:
+    """The sites of `part` as another fleet has them."""
+    states = {s.name: s for s in fleet.sites}
+    return replace(part, sites=tuple(states[s.name] for s in part.sites))
 
 
 def _follow(fleet: FleetState, decision: Decision) -> FleetState:

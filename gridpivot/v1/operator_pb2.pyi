@@ -801,6 +801,7 @@ class PreviewEventRequest(_message.Message):
     CEILING_RATIO_FIELD_NUMBER: _builtins.int
     STARTS_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
     ENDS_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
+    PRODUCT_FIELD_NUMBER: _builtins.int
     ceiling_w: _builtins.float
     """Ceiling (watts); exactly one of ceiling_w and ceiling_ratio."""
     ceiling_ratio: _builtins.float
@@ -809,6 +810,8 @@ class PreviewEventRequest(_message.Message):
     """Start (milliseconds since the Unix epoch, UTC); absent = now."""
     ends_at_unix_ms: _builtins.int
     """End (milliseconds since the Unix epoch, UTC); absent = until released."""
+    product: _builtins.str
+    """Sold capacity that the event calls; without a ceiling each site stands what it sold under its baseline."""
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Sites; empty is refused, "*" = all."""
@@ -821,10 +824,11 @@ class PreviewEventRequest(_message.Message):
         ceiling_ratio: _builtins.float | None = ...,
         starts_at_unix_ms: _builtins.int | None = ...,
         ends_at_unix_ms: _builtins.int | None = ...,
+        product: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ceiling_ratio", b"_ceiling_ratio", "_ceiling_w", b"_ceiling_w", "_ends_at_unix_ms", b"_ends_at_unix_ms", "_starts_at_unix_ms", b"_starts_at_unix_ms", "ceiling_ratio", b"ceiling_ratio", "ceiling_w", b"ceiling_w", "ends_at_unix_ms", b"ends_at_unix_ms", "starts_at_unix_ms", b"starts_at_unix_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ceiling_ratio", b"_ceiling_ratio", "_ceiling_w", b"_ceiling_w", "_ends_at_unix_ms", b"_ends_at_unix_ms", "_starts_at_unix_ms", b"_starts_at_unix_ms", "ceiling_ratio", b"ceiling_ratio", "ceiling_w", b"ceiling_w", "ends_at_unix_ms", b"ends_at_unix_ms", "sites", b"sites", "starts_at_unix_ms", b"starts_at_unix_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ceiling_ratio", b"_ceiling_ratio", "_ceiling_w", b"_ceiling_w", "_ends_at_unix_ms", b"_ends_at_unix_ms", "_starts_at_unix_ms", b"_starts_at_unix_ms", "ceiling_ratio", b"ceiling_ratio", "ceiling_w", b"ceiling_w", "ends_at_unix_ms", b"ends_at_unix_ms", "product", b"product", "sites", b"sites", "starts_at_unix_ms", b"starts_at_unix_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ceiling_ratio: _TypeAlias = _typing.Literal["ceiling_ratio"]  # noqa: Y015
     _WhichOneofArgType__ceiling_ratio: _TypeAlias = _typing.Literal["_ceiling_ratio", b"_ceiling_ratio"]  # noqa: Y015

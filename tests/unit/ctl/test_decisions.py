@@ -98,6 +98,7 @@ async def test_preview_tells_megawatts_machines_and_dollars_and_leaves_everythin
         (("--sites=oryx-1", "--ceiling-mw=0.1"), 4, "nothing to preview: oryx-1: has not reported yet"),
         (("--sites=nowhere", "--ceiling-mw=0.1"), 4, "no site 'nowhere'"),
         (("--sites=*",), 2, "exactly one of"),
+        (("--sites=falcon-1", "--product=ECRS"), 4, "falcon-1 has sold no 'ECRS'"),
         (("--sites=*", "--ceiling-mw=0.1", "--start=+50h"), 4, "beyond the 48 h"),
         (("--sites=*", "--ceiling-mw=0.1", "--start=+2h", "--end=+1h"), 4, "ends before it starts"),
     ],

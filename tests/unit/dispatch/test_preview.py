@@ -8,13 +8,33 @@ from dataclasses import replace
 import pytest
 
 from controller.dispatch.inputs import PriceStep, Window
-from controller.dispatch.preview import ahead, notice_usd, preview
+from controller.dispatch.preview import NOTICE_S, Imagined, ahead, notice_usd, preview
 from controller.dispatch.solve import Planner
 from controller.dispatch.terms import DemandCharge, SoldCapacity
 from gridpivot.errors import Refused
 from gridpivot.vocabulary import AiPriority
 
 pytestmark = pytest.mark.unit
+
+
+def previewed(fleet, windows):
+    """A preview of an event that opens these windows and calls nothing that was sold."""
+
+    def under(shift_s):
+        return replace(
+            fleet,
+            sites=tuple(
+                replace(s, windows=(*s.windows, moved(windows[s.name], shift_s))) if s.name in windows else s
+                for s in fleet.sites
+            ),
+        )
+
+    return preview(Planner(), Imagined(fleet, under(0.0), under(NOTICE_S), windows))
+
+
+def moved(window, by_s):
+    ends = None if window.ends_in_s is None else window.ends_in_s + by_s
+    return replace(window, starts_in_s=window.starts_in_s + by_s, ends_in_s=ends)
 
 
 def called(ceiling_w=1e6, starts_in_s=0.0, ends_in_s=3600.0):
@@ -24,7 +44,7 @@ def called(ceiling_w=1e6, starts_in_s=0.0, ends_in_s=3600.0):
 def test_event_now_puts_machines_to_sleep_and_costs_what_they_would_have_earned(make):
     fleet = make.fleet(make.site("a", ceiling_w=9e6, price=20.0), make.site("b", price=20.0))
     before = deepcopy(fleet)
-    told = preview(Planner(), fleet, {"a": called()})
+    told = previewed(fleet, {"a": called()})
     assert fleet == before
     (site,) = told.sites
     assert (site.site, site.ceiling_w) == ("a", 1e6)
@@ -40,7 +60,7 @@ def test_event_now_puts_machines_to_sleep_and_costs_what_they_would_have_earned(
 
 def test_event_to_come_shows_machines_as_it_begins_and_not_as_they_stand_now(make):
     fleet = make.fleet(make.site("a", ceiling_w=9e6, price=20.0))
-    told = preview(Planner(), fleet, {"a": called(0.5e6, 7200.0, 10_800.0)})
+    told = previewed(fleet, {"a": called(0.5e6, 7200.0, 10_800.0)})
     (site,) = told.sites
     assert site.after_w[0] <= 0.5e6 + 1.0
     assert site.classes[0].before == (0.0, 0.0, 0.0, 1000.0)
@@ -50,35 +70,35 @@ def test_event_to_come_shows_machines_as_it_begins_and_not_as_they_stand_now(mak
 
 def test_guaranteed_ai_stays_and_mining_gives_way(make):
     pools = [make.pool("inference", AiPriority.GUARANTEED, 400)]
-    told = preview(Planner(), make.fleet(make.site("a", price=20.0, pools=pools)), {"a": called(1e6)})
+    told = previewed(make.fleet(make.site("a", price=20.0, pools=pools)), {"a": called(1e6)})
     (site,) = told.sites
     assert site.pools[0].after_w == pytest.approx(site.pools[0].before_w, abs=1.0)
     assert site.after_w[1] < 0.5 * site.before_w[1]
 
 
 def test_import_that_nothing_can_shed_is_named(make):
-    told = preview(Planner(), make.fleet(make.site("a", fixed_w=2e6)), {"a": called(1e6)})
+    told = previewed(make.fleet(make.site("a", fixed_w=2e6)), {"a": called(1e6)})
     assert told.sites[0].over_w == pytest.approx(1e6 + 1.05 * 1000 * 30.0, rel=1e-6)
 
 
 def test_ceiling_that_never_binds_costs_nothing(make):
-    told = preview(Planner(), make.fleet(make.site("a", ceiling_w=9e6)), {"a": called(8e6)})
+    told = previewed(make.fleet(make.site("a", ceiling_w=9e6)), {"a": called(8e6)})
     assert told.cost_usd == pytest.approx(0.0, abs=1e-6)
     assert told.notice_usd == pytest.approx(0.0, abs=1e-6)
 
 
 def test_site_that_cannot_be_planned_is_named_and_one_that_can_is_still_previewed(make):
     old = replace(make.site("b"), stale=True)
-    told = preview(Planner(), make.fleet(make.site("a"), old), {n: called() for n in ("a", "b", "c")})
+    told = previewed(make.fleet(make.site("a"), old), {n: called() for n in ("a", "b", "c")})
     assert [s.site for s in told.sites] == ["a"]
     assert told.left_out == ("c: has not reported yet", "b: its newest report is too old to plan on")
     with pytest.raises(Refused, match="nothing to preview: c: has not reported yet"):
-        preview(Planner(), make.fleet(make.site("a")), {"c": called()})
+        previewed(make.fleet(make.site("a")), {"c": called()})
 
 
 def test_event_beyond_the_horizon_is_refused(make):
     with pytest.raises(Refused, match="beyond the 48 h"):
-        preview(Planner(), make.fleet(make.site("a")), {"a": called(1e6, 50 * 3600.0, None)})
+        previewed(make.fleet(make.site("a")), {"a": called(1e6, 50 * 3600.0, None)})
 
 
 def test_notice_is_the_difference_of_two_optima_and_nothing_without_a_coming_event(make):
@@ -108,3 +128,17 @@ def test_state_ahead_has_its_steps_moved_and_the_passed_ones_gone(make):
     assert [(w.event_id, w.starts_in_s, w.ends_in_s) for w in moved.windows] == [("kept", 200.0, None)]
     assert [(s.product, s.ends_in_s) for s in moved.sold] == [("ecrs", 3000.0)]
     assert moved.demand_charge.remaining_s == 0.0
+
+
+def test_call_of_what_was_sold_no_longer_asks_it_to_stand_ready(make):
+    sold = SoldCapacity("ECRS", 2e6, 600.0, 0.0, 7200.0, penalty_usd_per_mwh=5_000.0)
+    site = make.site("a", ceiling_w=9e6, price=20.0, sold=(sold,))
+    window = called(1e6)
+    under = replace(site, windows=(window,))
+    released = replace(under, sold=())
+    asked, relieved = (
+        preview(Planner(), Imagined(make.fleet(site), make.fleet(s), make.fleet(site), {"a": window}))
+        for s in (under, released)
+    )
+    assert asked.cost_usd > relieved.cost_usd + 1_000.0  # an hour of 2 MW at the penalty, in part
+    assert asked.sites[0].after_w[0] == pytest.approx(relieved.sites[0].after_w[0], abs=1.0)
