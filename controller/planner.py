@@ -8,6 +8,7 @@ do that.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from gridpivot.v1 import plan_pb2
 from gridpivot.vocabulary import Posture, Rung
 
 SOLVE_DEADLINE_S = 30.0
+CLIPPED_FOR_S = 6 * 3600.0  # a plan older than that says less than the merit order at today's prices
 MOST_ABANDONED = 2  # solvers that hang at once: each is a thread and a model that nobody can end
 log = get_logger(__name__)
 
@@ -102,6 +104,7 @@ class PlanLoop:
         self._spare = (
             spare if spare is not None else lambda: Planner(planner.parameters, planner.period_s, planner.time_limit_s)
         )
+        self._solved_at_s = -math.inf
         self._abandoned: list[asyncio.Future[Decision]] = []
         self._versions: dict[str, int] = {}
         self._planned: Planned | None = None
@@ -152,8 +155,11 @@ class PlanLoop:
         self._planned = before.after(trigger, fleet, now.monotonic_s)
         self._retry_at_s = now.monotonic_s + max(self._thresholds.hold_off_s, self._look_s)
         solvable, _ = split(fleet)
-        solved, why = await self._solve(solvable) if solvable.sites else (None, "every site's newest report is too old")
-        last = self.last.decision if self.last is not None else None
+        solved, why = await self._solve(solvable) if solvable.sites else (None, "no site's state can be planned on")
+        if solved is not None:
+            self._solved_at_s = now.monotonic_s
+        recent = now.monotonic_s - self._solved_at_s <= CLIPPED_FOR_S
+        last = self.last.decision if self.last is not None and recent else None
         decision = complete(solved, why, last, fleet, self._planner.parameters)
         if decision.rung is not Rung.PLAN:
             log.warning("nothing was solved", rung=decision.rung.value, why=why)

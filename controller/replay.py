@@ -9,7 +9,7 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from controller.dispatch.inputs import Decision, FleetState, Start
 from controller.dispatch.ladder import split
@@ -71,8 +71,13 @@ def record_of(
 
 
 def fleet_of(record: DecisionRecord) -> FleetState:
-    """The state that a decision was taken on."""
-    return _FLEET.validate_python(unpack(record.inputs))
+    """The state that a decision was taken on; raises Refused for one that held numbers which are none."""
+    try:
+        return _FLEET.validate_python(unpack(record.inputs))
+    except ValidationError as error:
+        raise Refused(
+            f"{record.decision_id}: its state held {error.error_count()} figures that are no numbers"
+        ) from error
 
 
 def decision_of(record: DecisionRecord) -> Decision:

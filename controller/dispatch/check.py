@@ -24,6 +24,16 @@ def refuse_nonsense(fleet: FleetState) -> None:
             _finite(place, arrivals=step.gpu_h_per_h, arrivals_from=step.starts_in_s)
 
 
+def fault_of(site: SiteState) -> str | None:
+    """What of a site cannot be, in one sentence; None where all can. The fleet is planned without such a site."""
+    try:
+        _site(site)
+        _terms(site)
+    except Infeasible as error:
+        return str(error)
+    return None
+
+
 def _site(site: SiteState) -> None:
     _finite(
         site.name,

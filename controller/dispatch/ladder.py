@@ -6,11 +6,13 @@ anything can be shed: mining of least value first, then spot and standard AI, gu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from controller.dispatch.ai import demand_now_w
+from controller.dispatch.ai import demand_now_w, segments_of
 from controller.dispatch.answer import PRIORITIES, fallback_mining_w, fallback_w
+from controller.dispatch.check import fault_of
 from controller.dispatch.grid import fixed_import_w
 from controller.dispatch.horizon import ceiling_now
 from controller.dispatch.inputs import (
@@ -28,6 +30,7 @@ from gridpivot.segments import class_segments, machines_by_mode, merit_order, po
 from gridpivot.value import mining_usd_per_mwh
 from gridpivot.vocabulary import COMMANDABLE_MODES, AiPriority, Mode, Rung
 
+TOO_OLD = "its newest report is too old to plan on"
 Machines = tuple[float, float, float, float]  # sleep, low, normal, turbo
 
 
@@ -40,17 +43,25 @@ class Wanted:
     max_w: Sequence[float]
 
 
-def split(fleet: FleetState) -> tuple[FleetState, tuple[SiteState, ...]]:
-    """What may be solved, and the stale sites that are held; the floor is what the held ones leave to be hashed."""
-    stale = tuple(s for s in fleet.sites if s.stale)
-    if not stale:
-        return fleet, ()
-    hashing = sum(_hashrate_hs(c, c.commanded) for s in stale for c in s.classes)
-    fresh = tuple(s for s in fleet.sites if not s.stale)
+def split(fleet: FleetState) -> tuple[FleetState, dict[str, str]]:
+    """What may be solved, and why each of the other sites may not: an old report, or a number that cannot be.
+
+    The floor is what those others leave to be hashed.
+    """
+    left_out: dict[str, str] = {}
+    for site in fleet.sites:
+        if site.stale:
+            left_out[site.name] = TOO_OLD
+        elif (fault := fault_of(site)) is not None:
+            left_out[site.name] = fault
+    if not left_out:
+        return fleet, {}
+    hashing = sum(_hashrate_hs(c, c.commanded) for s in fleet.sites if s.name in left_out for c in s.classes)
+    fresh = tuple(s for s in fleet.sites if s.name not in left_out)
     worked_on = {p.backlog for s in fresh for p in s.pools}
     backlogs = tuple(b for b in fleet.backlogs if b.name in worked_on)
-    floor = max(0.0, fleet.fleet_floor_hs - hashing)
-    return replace(fleet, sites=fresh, fleet_floor_hs=floor, backlogs=backlogs), stale
+    floor = max(0.0, fleet.fleet_floor_hs - (hashing if math.isfinite(hashing) else 0.0))
+    return replace(fleet, sites=fresh, fleet_floor_hs=floor, backlogs=backlogs), left_out
 
 
 def complete(
@@ -58,21 +69,30 @@ def complete(
 ) -> Decision:
     """A decision for every site: solved ones as they are, the others on the best rung there is.
 
-    `reason` says why nothing was solved (with `solved` None); `last` is the newest decision of any rung.
+    `reason` says why nothing was solved (with `solved` None); `last` is the newest decision of any rung. A site whose
+    own limits are not numbers gets none: its last plan stays in force.
     """
     done = {d.site: d for d in solved.sites} if solved is not None else {}
     before = {d.site: d for d in last.sites} if last is not None else {}
+    left_out = split(fleet)[1]
     sites = []
     for site in fleet.sites:
         if site.name in done:
             sites.append(done[site.name])
             continue
-        why = reason if solved is None else "its newest report is too old to plan on"
-        sites.append(_stand_in(site, before.get(site.name), fleet, parameters, why))
+        why = left_out.get(site.name, reason)
+        decided = _stand_in(site, before.get(site.name), fleet, parameters, why)
+        if math.isfinite(decided.expected_power_w) and _limits_known(site):
+            sites.append(decided)
     if solved is not None:
         return replace(solved, sites=tuple(sites))
-    rung = min((s.rung for s in sites), key=list(Rung).index, default=Rung.HOLD)
+    rung = max((s.rung for s in sites), key=list(Rung).index, default=Rung.HOLD)
     return Decision(tuple(sites), 0.0, 0.0, False, 0.0, "none", None, rung, reason)
+
+
+def _limits_known(site: SiteState) -> bool:
+    limits = [site.ceiling_w, *(w.ceiling_w for w in site.windows), *(f.limit_w for f in site.feeders)]
+    return all(math.isfinite(limit) for limit in limits)
 
 
 def _stand_in(
@@ -80,7 +100,7 @@ def _stand_in(
 ) -> SiteDecision:
     if before is not None and _same_equipment(site, before):
         decided, rung = clipped(site, before, fleet, parameters), Rung.CLIPPED_PLAN
-    elif site.prices and not site.stale:
+    elif site.prices and fault_of(site) is None and not site.stale:
         decided, rung = by_merit(site, fleet, parameters), Rung.MERIT_ORDER
     else:
         decided, rung = held(site, fleet, parameters), Rung.HOLD
@@ -111,7 +131,7 @@ def by_merit(site: SiteState, fleet: FleetState, parameters: Parameters) -> Site
         )
     ]
     for p in site.pools:
-        segments += pool_segments(p.pool, p.income_usd_per_gpu_hour, demand_now_w(p), site.overhead_ratio)
+        segments += segments_of(p, site, fleet, demand_now_w(p))
     order = merit_order(segments, ceiling_now(site)[0], fixed_import_w(site), site.overhead_ratio, price)
     machines = []
     for c in site.classes:
@@ -151,6 +171,9 @@ def _fitted(site: SiteState, wanted: Wanted, fleet: FleetState, parameters: Para
     machines = [list(m) for m in wanted.machines]
     pools = [max(p.pool.baseline_w, w) for p, w in zip(site.pools, wanted.pools_w, strict=True)]
     ceiling_w, _ = ceiling_now(site)
+    for k, state in enumerate(site.classes):
+        if state.achievable_w is not None:
+            _shed(site, machines, pools, _watts(state, machines[k]) - state.achievable_w, fleet, [k], [])
     for feeder in site.feeders:
         at = [k for k, c in enumerate(site.classes) if c.feeder == feeder.name]
         on = [n for n, p in enumerate(site.pools) if p.feeder == feeder.name]

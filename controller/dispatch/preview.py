@@ -84,10 +84,9 @@ def preview(planner: Planner, event: Imagined) -> Preview:
     fleet, windows = event.before, event.windows
     known = {s.name: s for s in fleet.sites}
     left_out = [f"{name}: has not reported yet" for name in windows if name not in known]
-    left_out += [
-        f"{name}: its newest report is too old to plan on" for name in windows if name in known and known[name].stale
-    ]
-    part = _touched(split(fleet)[0], windows)
+    solvable, unfit = split(fleet)
+    left_out += [f"{name}: {why}" for name, why in unfit.items() if name in windows]
+    part = _touched(solvable, windows)
     if part is None:
         raise Refused(f"nothing to preview: {'; '.join(left_out)}")
     starts_s = max(0.0, min(w.starts_in_s for w in windows.values()))

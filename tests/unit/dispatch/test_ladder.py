@@ -93,7 +93,7 @@ def test_merit_order_is_the_optimum_where_wake_ups_cost_nothing_and_time_has_one
 def test_site_with_an_old_report_is_held_alone_and_its_hashrate_counts_towards_the_floor(make):
     fleet = make.fleet(make.site("a"), replace(make.site("b"), stale=True), fleet_floor_hs=3e17)
     fresh, stale = split(fleet)
-    assert ([s.name for s in fresh.sites], [s.name for s in stale]) == (["a"], ["b"])
+    assert ([s.name for s in fresh.sites], list(stale)) == (["a"], ["b"])
     assert fresh.fleet_floor_hs == pytest.approx(3e17 - 1000 * 200e12)
     decided = complete(Planner(P).solve(fresh), "", None, fleet, P)
     assert [d.site for d in decided.sites] == ["a", "b"]
@@ -107,7 +107,7 @@ def test_best_rung_there_is_takes_the_place_of_a_solution(make):
     last = Planner(P).solve(replace(fleet, sites=fleet.sites[2:]))
     decided = complete(None, "the solver gave no answer in 30 s", last, fleet, P)
     assert [d.rung for d in decided.sites] == [Rung.MERIT_ORDER, Rung.HOLD, Rung.CLIPPED_PLAN]
-    assert decided.rung is Rung.CLIPPED_PLAN
+    assert decided.rung is Rung.HOLD  # the fleet stands where its worst site does
     assert {d.rung_reason for d in decided.sites} == {"the solver gave no answer in 30 s"}
 
 
@@ -115,3 +115,25 @@ def test_plan_of_other_equipment_is_not_clipped_but_replaced(make):
     last = Planner(P).solve(make.fleet(make.site("a")))
     changed = make.fleet(make.site("a", classes=[make.machines(make.s19)]))
     assert complete(None, "x", last, changed, P).sites[0].rung is Rung.MERIT_ORDER
+
+
+def test_number_that_cannot_be_takes_its_own_site_off_the_solver_and_no_other(make):
+    bad = make.site("b", price=float("nan"))
+    fleet = make.fleet(make.site("a"), bad)
+    fresh, left_out = split(fleet)
+    assert [s.name for s in fresh.sites] == ["a"]
+    assert "b: price_usd_per_mwh is nan" in left_out["b"]
+    last = Planner(P).solve(make.fleet(make.site("a"), make.site("b")))
+    lowered = replace(bad, windows=(Window("dr", 1e6, 0.0, None),))
+    decided = complete(Planner(P).solve(fresh), "", last, replace(fleet, sites=(fleet.sites[0], lowered)), P)
+    assert [d.rung for d in decided.sites] == [Rung.PLAN, Rung.CLIPPED_PLAN]
+    assert decided.sites[1].expected_power_w == pytest.approx(1e6)
+    broken = replace(bad, ceiling_w=float("nan"))
+    kept = complete(None, "x", last, replace(fleet, sites=(fleet.sites[0], broken)), P)
+    assert [d.site for d in kept.sites] == ["a"]
+
+
+def test_no_rung_asks_a_class_for_more_than_its_circuits_allow(make):
+    site = make.site(price=10.0, classes=[replace(make.machines(), achievable_w=1.2e6)])
+    for decided in (by_merit(site, make.fleet(site), P), held(site, make.fleet(site), P)):
+        assert make.import_w(site, decided) <= 50e3 + 1.05 * 1.2e6 + 1.0
