@@ -134,11 +134,12 @@ def _in_window(series: PriceSeries, starts: Floats, width_s: float) -> tuple[Flo
     """Prices of each interval; a short gap takes the last price before it, and says so."""
     at = np.searchsorted(series.starts_unix_s, starts, side="right") - 1
     age = np.where(at >= 0, starts - series.starts_unix_s[np.maximum(at, 0)], np.inf)
-    if age.max() > LONGEST_GAP_S:
-        worst = int(np.argmax(age))
+    ends = series.starts_unix_s[-1] + width_s
+    if age.max() > LONGEST_GAP_S or starts[-1] >= ends:
+        worst = int(np.argmax((age > LONGEST_GAP_S) | (starts >= ends)))
         raise SettingsError(
-            f"{series.name}: no price for {_utc(starts[worst])} within {LONGEST_GAP_S / 3600:g} h before it; it holds "
-            f"{_utc(series.starts_unix_s[0])} to {_utc(series.starts_unix_s[-1])}; give another --from and --to"
+            f"{series.name}: no price for {_utc(starts[worst])}, and gaps over {LONGEST_GAP_S / 3600:g} h are not "
+            f"filled; it holds {_utc(series.starts_unix_s[0])} to {_utc(ends)}; give another --from and --to"
         )
     missing = int((age >= width_s).sum())
     told = [f"{series.name}: {missing} intervals without a price took the last one before them"] if missing else []

@@ -66,7 +66,7 @@ def test_short_gap_takes_the_price_before_it_and_says_so(world) -> None:
 
 def test_window_past_the_files_end_is_refused_with_what_the_file_holds(world) -> None:
     series = world.series([40.0] * 4)
-    with pytest.raises(SettingsError, match=r"test: no price for 2024-06-03T07.* it holds 2024-06-03T00:00:00Z to"):
+    with pytest.raises(SettingsError, match=r"no price for 2024-06-03T01:00:00Z.* it holds .*T00:00:00Z to .*T01:00"):
         lay_out_scenario((world.plant(),), {"": series}, {}, 60.0, world.monday, world.monday + 86_400)
 
 
@@ -81,13 +81,10 @@ def test_hashprice_before_its_first_figure_is_refused(world) -> None:
         world.scenario([world.plant()], [40.0] * 4, hashprice={world.monday + 86_400.0: 50.0})
 
 
-def test_sold_hours_are_handed_on_as_runs_and_a_product_never_vanishes(world) -> None:
+def test_hours_sold_are_handed_on_as_runs_and_a_product_never_vanishes(world) -> None:
     site = world.scenario([world.obliged()], [40.0] * 96).sites[0]
-    (run,) = sold_from(site, 0, 96, 900.0)
-    assert (run.starts_in_s, run.ends_in_s) == (
-        11 * 3600.0,
-        24 * 3600.0,
-    )  # 06:00 in Texas is 11:00Z, to the window's end
+    runs = [(run.starts_in_s / 3600, run.ends_in_s / 3600) for run in sold_from(site, 0, 96, 900.0)]
+    assert runs == [(0.0, 1.0), (11.0, 24.0)]  # 06:00 to 20:00 in Texas is 11:00Z to 01:00Z
     (none,) = sold_from(site, 8, 16, 900.0)
     assert none.ends_in_s is not None and none.ends_in_s < 0
 
