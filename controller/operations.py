@@ -14,7 +14,7 @@ from controller.board import PlanBoard
 from controller.connection import BacklogSettings
 from controller.dispatch.inputs import FleetState
 from controller.events.windows import Order, OrderKind, Orders, grid_event, override
-from controller.fleet.state import SiteTerms, fleet_state, own_ceiling_w
+from controller.fleet.state import Memory, SiteTerms, fleet_state, own_ceiling_w
 from controller.fleet.tables import Fleet
 from controller.markets.book import MarketBook
 from controller.store.ledger import Audited, AuditEntry, Ledger, OrderRow, new_id
@@ -55,6 +55,7 @@ class Operations:
     fleet_floor_hs: float = 0.0
     speed: float = 1.0
     backlogs: Sequence[BacklogSettings] = ()
+    memory: Memory | None = None
     records_committed: Callable[[], int] = lambda: 0
     orders: Orders = field(default_factory=Orders)
 
@@ -81,6 +82,7 @@ class Operations:
             speed=self.speed,
             backlogs=self.backlogs,
             fresh_s=self.fresh_s,
+            memory=self.memory,
         )
 
     def ceiling_w(self, site: str, now: Instant) -> float:

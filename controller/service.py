@@ -20,6 +20,8 @@ from controller.fleet.state import SiteTerms
 from controller.fleet.tables import Fleet
 from controller.link.servicer import LinkTiming, SessionServicer
 from controller.markets.book import MarketBook
+from controller.markets.polling import MarketPoller
+from controller.memory import SiteMemory
 from controller.operations import Operations
 from controller.planner import PlanLoop, Signer
 from controller.settings import ControllerSettings
@@ -113,6 +115,7 @@ class ControllerService:
                 s.overhead_ratio,
                 s.pools,
                 s.connection,
+                s.tariff,
             )
             for s in settings.sites
         }
@@ -129,6 +132,8 @@ class ControllerService:
         stack.push_async_callback(store.close)
         fleet = Fleet((s.name, s.region) for s in settings.sites)
         board = PlanBoard(store.ledger.record_status)
+        memory = SiteMemory(fleet, book, store.peaks, clock, {s.name: s.tariff for s in settings.sites}, dispatch.speed)
+        await memory.restore()
         operations = Operations(
             terms,
             fleet,
@@ -140,6 +145,7 @@ class ControllerService:
             dispatch.fleet_floor_eh_s * 1e18,
             dispatch.speed,
             dispatch.backlogs,
+            memory,
             records_committed=lambda: store.lanes.records_committed,
         )
         await operations.restore()
@@ -182,7 +188,9 @@ class ControllerService:
         self._loop_task = asyncio.create_task(loop.run(), name="planner")
         stack.push_async_callback(_cancel, self._loop_task)
         stack.push_async_callback(_cancel, asyncio.create_task(self._purge(store), name="purge"))
-        stack.push_async_callback(_cancel, asyncio.create_task(_follow_prices(book), name="prices"))
+        stack.push_async_callback(_cancel, asyncio.create_task(_follow_prices(book, loop), name="prices"))
+        stack.push_async_callback(_cancel, asyncio.create_task(MarketPoller(book, clock).run(), name="feeds"))
+        stack.push_async_callback(_cancel, asyncio.create_task(memory.run(), name="memory"))
         log.info("controller up", epoch=epoch, sites=len(fleet), session=session, operator=operator, http=http)
         return Ports(session, operator, http)
 
@@ -240,7 +248,7 @@ class ControllerService:
             await asyncio.sleep(PURGE_EVERY_S)
 
 
-async def _follow_prices(book: MarketBook) -> None:
+async def _follow_prices(book: MarketBook, loop: PlanLoop) -> None:
     """Take over price files that somebody replaces; a bad one is said once and changes nothing."""
     while True:
         await asyncio.sleep(PRICES_EVERY_S)
@@ -248,6 +256,7 @@ async def _follow_prices(book: MarketBook) -> None:
         if book.reload_error is not None:
             log.warning("price file refused", why=book.reload_error)
         elif changed:
+            loop.wake()
             log.info("prices read again", regions=list(changed))
 
 

@@ -46,6 +46,7 @@ class SiteSettings(Section):
     overhead_ratio: float = Field(default=0.05, ge=0, le=1)  # until the site's meter tells
     pools: dict[str, PoolTerms] = Field(default_factory=dict)  # by pool name
     connection: ConnectionSettings = ConnectionSettings()
+    tariff: str | None = None  # one of markets.tariffs, over the region's
     posture: Posture = Posture.HOLD
 
     @field_validator("ceiling_w", "ceiling_mw")
@@ -173,6 +174,14 @@ class ControllerSettings(Section):
                 where = InitErrorDetails(type=fault, loc=(index, "name"), input=name)
                 raise ValidationError.from_exception_data("sites", [where])
         return value
+
+    @model_validator(mode="after")
+    def _tariffs_exist(self) -> Self:
+        for site in self.sites:
+            if site.tariff is not None and site.tariff not in self.markets.tariffs:
+                known = ", ".join(sorted(self.markets.tariffs)) or "none"
+                raise ValueError(f"site {site.name!r} names tariff {site.tariff!r}; tariffs are: {known}")
+        return self
 
     def path(self, relative: Path) -> Path:
         """A file of the state directory; an absolute path stays what it is."""

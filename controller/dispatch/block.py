@@ -22,9 +22,11 @@ from controller.dispatch.model import Layout, lay_out, numbers_of, shape_key
 from controller.dispatch.parameters import Parameters
 
 TOLERANCE = 1e-6  # MW, or thousand machines: a watt
-OPTIONS: tuple[tuple[str, bool | int | float], ...] = (
+OPTIONS: tuple[tuple[str, bool | int | float | str], ...] = (
     ("output_flag", False),
     ("threads", 1),
+    # On forty sites one by one: 0.10 s cold without presolve, 0.24 s with it; with every term 0.25 s and 0.59 s.
+    ("presolve", "off"),
     ("primal_feasibility_tolerance", 1e-7),
 )
 STATUSES = tuple(highspy.HighsBasisStatus(code) for code in range(5))
@@ -95,7 +97,7 @@ class Block:
         old, layout = self.layout, lay_out(fleet, self._period_s, self._floor)
         now = numbers_of(layout, fleet, self._parameters)
         self._key = None  # until the new model is whole
-        self._highs.passModel(_linear_program(layout, now))
+        pass_model(self._highs, layout, now)
         if old is not None and (old.matrix.columns, old.matrix.rows) != (layout.matrix.columns, layout.matrix.rows):
             self.forget()
         self._key, self.layout, self.numbers = key, layout, now
@@ -119,11 +121,14 @@ class Block:
         The basis that it ended on becomes the next run's start; a run that failed leaves it as it was.
         """
         assert self.layout is not None and self.numbers is not None
+        if time_limit_s <= 0:
+            self.ended = "Time limit reached before it began"
+            return None
         self._highs.clearSolver()
         if self._basis is not None:
             self._highs.setBasis(self._basis)
         # HiGHS counts its limit from the object's first run on.
-        self._highs.setOptionValue("time_limit", self._highs.getRunTime() + max(1e-3, time_limit_s))
+        self._highs.setOptionValue("time_limit", self._highs.getRunTime() + time_limit_s)
         self._highs.run()
         status = self._highs.getModelStatus()
         self.ended = str(self._highs.modelStatusToString(status))
@@ -158,11 +163,11 @@ def violation(now: Numbers, x: Floats, activity: Floats) -> float:
     return max(0.0, *(float(b.max(initial=0.0)) for b in breaches)) if np.isfinite(x).all() else math.nan
 
 
-def _linear_program(layout: Layout, now: Numbers) -> highspy.HighsLp:
-    lp, matrix = highspy.HighsLp(), layout.matrix
-    lp.num_col_, lp.num_row_ = matrix.columns, matrix.rows
-    lp.col_cost_, lp.col_lower_, lp.col_upper_ = now.cost, now.column_lower, now.column_upper
-    lp.row_lower_, lp.row_upper_ = now.row_lower, now.row_upper
-    lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = matrix.start, matrix.index, matrix.value
-    return lp
+def pass_model(highs: Any, layout: Layout, now: Numbers) -> None:
+    """Give a solver a whole new model, array by array."""
+    matrix = layout.matrix
+    highs.passModel(
+        matrix.columns, matrix.rows, len(matrix.value), int(highspy.MatrixFormat.kColwise),
+        int(highspy.ObjSense.kMinimize), 0.0, now.cost, now.column_lower, now.column_upper, now.row_lower,
+        now.row_upper, matrix.start, matrix.index, matrix.value, np.zeros(matrix.columns, dtype=np.int32),
+    )  # fmt: skip

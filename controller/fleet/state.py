@@ -10,9 +10,11 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Protocol
 
 from controller.connection import BacklogSettings, ConnectionSettings, PoolTerms, backlogs_now
 from controller.dispatch.inputs import ClassState, FleetState, PoolState, PriceStep, SiteState
+from controller.dispatch.terms import DemandCharge, WattStep
 from controller.events.windows import Orders
 from controller.fleet.tables import SiteLive
 from controller.markets.book import MarketBook
@@ -36,6 +38,19 @@ class SiteTerms:
     overhead_ratio: float = 0.05
     pools: Mapping[str, PoolTerms] = field(default_factory=dict)
     connection: ConnectionSettings = field(default_factory=ConnectionSettings)
+    tariff: str | None = None  # name of a tariff; None = the region's
+
+
+class Memory(Protocol):
+    """What is remembered of a site between its reports."""
+
+    def demand_charge(self, site: str, region: str, now: Instant) -> DemandCharge | None:
+        """The charge on a new peak of the billing month; None where there is none."""
+        ...
+
+    def demand_ahead(self, site: str, pool: str, present_w: float | None, now: Instant) -> tuple[WattStep, ...]:
+        """What a pool will probably want [W]; () while nothing is known of it."""
+        ...
 
 
 def own_ceiling_w(terms: SiteTerms, rollup: pb.SiteRollup | None) -> float:
@@ -55,6 +70,7 @@ def fleet_state(
     speed: float = 1.0,
     backlogs: Sequence[BacklogSettings] = (),
     fresh_s: float = math.inf,
+    memory: Memory | None = None,
 ) -> FleetState:
     """All sites that have ever reported an inventory and a roll-up, in the order given.
 
@@ -65,7 +81,7 @@ def fleet_state(
     known = backlogs_now(backlogs, waiting, speed)
     states = tuple(
         replace(
-            _site(terms, live, book, orders, now, speed, {b.name for b in known}),
+            _site(terms, live, book, orders, now, speed, {b.name for b in known}, memory),
             stale=(live.rollup_age_s(now) or 0.0) > fresh_s,
         )
         for terms, live in sites
@@ -93,13 +109,19 @@ def _site(
     now: Instant,
     speed: float,
     backlogs: Collection[str],
+    memory: Memory | None,
 ) -> SiteState:
     rollup = live.rollup
     assert rollup is not None
     own_w = own_ceiling_w(terms, rollup)
     classes = {c.name: c for c in rollup.classes}
     pools = {p.name: p for p in rollup.pools}
-    prices: tuple[PriceStep, ...] = book.steps(live.region, now)
+    prices: tuple[PriceStep, ...] = book.steps(live.region, now, terms.tariff)
+    states = tuple(_pool(p, pools.get(p.name), terms, book, backlogs) for p in live.pools)
+    charge = None
+    if memory is not None:
+        states = tuple(replace(p, demand=memory.demand_ahead(live.name, p.pool.name, p.demand_w, now)) for p in states)
+        charge = memory.demand_charge(live.name, live.region, now)
     return SiteState(
         name=live.name,
         region=live.region,
@@ -109,7 +131,7 @@ def _site(
             replace(class_state(c, classes.get(c.name)), feeder=terms.connection.feeder_of("classes", c.name))
             for c in live.classes
         ),
-        pools=tuple(_pool(p, pools.get(p.name), terms, book, backlogs) for p in live.pools),
+        pools=states,
         overhead_ratio=overhead_ratio(rollup, terms.overhead_ratio),
         fixed_w=max(0.0, rollup.unattributed_power_w),
         prices=prices,
@@ -118,6 +140,8 @@ def _site(
         pick_up_ramp_w_per_min=terms.pick_up_ramp_w_per_min,
         connected=live.link is LinkState.CONNECTED,
         metered_power_w=rollup.metered_power_w if rollup.HasField("metered_power_w") else None,
+        demand_charge=charge,
+        risk=book.risk_steps(live.region, now, terms.tariff),
         **terms.connection.state(book.data_unix_s(now), speed),
     )
 

@@ -35,13 +35,19 @@ class Blend:
 
     def price(self, newest: float, usual: float, ahead_s: float) -> float:
         """Forecast [USD/MWh] for `ahead_s` after the interval that `newest` belongs to."""
-        return float(self.prices(np.array([newest]), np.array([usual]), ahead_s)[0])
+        most = PERSISTENT_MOST_USD_PER_MWH
+        basis = newest - usual
+        lasting = self.persist_ratio * min(most, max(-most, basis))
+        return usual + lasting + self._fade(ahead_s) * (basis - lasting)
 
     def prices(self, newest: Floats, usual: Floats, ahead_s: float) -> Floats:
         """The same for many moments (n,)."""
         basis = newest - usual
         lasting = self.persist_ratio * np.clip(basis, -PERSISTENT_MOST_USD_PER_MWH, PERSISTENT_MOST_USD_PER_MWH)
-        return usual + lasting + math.exp(-((ahead_s / self.fade_s) ** self.shape)) * (basis - lasting)
+        return usual + lasting + self._fade(ahead_s) * (basis - lasting)
+
+    def _fade(self, ahead_s: float) -> float:
+        return math.exp(-((ahead_s / self.fade_s) ** self.shape))
 
 
 # Both fitted on ERCOT's hub, January to June 2024 (`make bench-forecast`): what is usual is the day-ahead price, or

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from controller.dispatch.inputs import PriceStep
 from controller.markets.ai_value import usd_per_gpu_hour
-from controller.markets.bounds import check_fixed, check_hashprice, check_price
-from controller.markets.feed import FileFeed, FixedFeed, LiveFeed, PriceFeed, Quote
-from controller.markets.forecast import HORIZON_S, Published, forecast
+from controller.markets.bounds import check_hashprice, check_price
+from controller.markets.feed import Quote
+from controller.markets.forecast import HORIZON_S, forecast
 from controller.markets.hashprice import DailyHashprice
-from controller.markets.region import RegionFeeds, Standing, stand, usual
-from controller.markets.series import read_prices
-from controller.markets.settings import HttpFeedSettings, IsoFeedSettings, MarketSettings, RegionPrice
+from controller.markets.region import Standing, stand, usual
+from controller.markets.settings import MarketSettings, RegionPrice
+from controller.markets.sources import Sources, repairs_of, rows_refused
 from controller.markets.tariff import Tariff
-from controller.markets.zones import zone
 from gridpivot.clock import Instant
 from gridpivot.errors import BadPrice, SettingsError
 from gridpivot.vocabulary import AiPriority, PriceRung
@@ -53,15 +51,14 @@ class MarketBook:
         self._started = started
         self._start_unix_s = started.unix_s if start_unix_s is None else start_unix_s
         self._speed = speed
-        files: dict[tuple[object, ...], FileFeed] = {}
-        self._stamps = self._stamp(regions)
-        self._live: dict[tuple[str, str], LiveFeed] = {}
-        self._regions = {r: self._region(self.region_settings(r), files, r) for r in regions}
+        self._sources = Sources(settings)
+        self._stamps = {region: self._sources.stamp(region) for region in regions}
+        self._regions = self._sources.read(regions)
         self._tariffs = {name: Tariff(name, tariff) for name, tariff in settings.tariffs.items()}
         self._refused = dict.fromkeys(self._regions, 0)
         self.reload_error: str | None = None
         for name, region in self._regions.items():
-            self._refused[name] += _refused(region)
+            self._refused[name] += rows_refused(region)
         path = settings.hashprice_csv
         self._daily = DailyHashprice(path, settings.fees_btc_per_block) if path is not None else None
         self._heard_hashprice: tuple[float, float] | None = None  # Unix s of data time, USD/PH/day
@@ -70,82 +67,22 @@ class MarketBook:
         self._steps: dict[tuple[str, str], tuple[PriceStep, ...]] = {}
         self._steps_at: Instant | None = None
 
-    def _region(self, source: RegionPrice, files: dict[tuple[object, ...], FileFeed], name: str) -> RegionFeeds:
-        """Feeds of one region; a file that several regions name is read once, what arrived live is kept."""
-        low, high = self._settings.min_price_usd_per_mwh, self._settings.max_price_usd_per_mwh
-        offset = source.offset_usd_per_mwh
-        market: PriceFeed | None = None
-        day_ahead: PriceFeed | None = None
-        stand_in = None
-        if source.csv is not None:
-            market = self._file(source.csv, source.price_column, source, files)
-        if source.day_ahead_csv is not None:
-            column = source.day_ahead_price_column or source.price_column
-            day_ahead = self._file(source.day_ahead_csv, column, source, files)
-        for live in (source.http, source.iso):
-            if live is None:
-                continue
-            title = live.url if isinstance(live, HttpFeedSettings) else f"{live.iso} {live.location}"
-            feed = self._live.setdefault((name, title), LiveFeed(title, offset, low, high))
-            if isinstance(live, IsoFeedSettings) and live.market == "day_ahead_hourly":
-                day_ahead = feed
-            else:
-                market = feed
-        if source.usd_per_mwh is not None:
-            try:
-                stand_in = FixedFeed(check_fixed(source.usd_per_mwh, "settings", low, high))
-            except BadPrice as error:
-                raise SettingsError(str(error)) from error
-        published = None
-        if day_ahead is not None:
-            clock = zone(source.time_zone) if source.time_zone is not None else None
-            known_s = source.day_ahead_known_h * 3600.0
-            published = Published(day_ahead, known_s, source.day_ahead_publish_hour, clock)
-        return RegionFeeds(market if market is not None else stand_in, stand_in, published)
-
-    def _file(
-        self, path: Path, column: str | None, source: RegionPrice, files: dict[tuple[object, ...], FileFeed]
-    ) -> FileFeed:
-        key = (path, column, source.time_column, source.time_zone, source.price_unit, source.offset_usd_per_mwh)
-        if key not in files:
-            series = read_prices(
-                path,
-                time_column=source.time_column,
-                price_column=column,
-                time_zone=source.time_zone,
-                price_unit=source.price_unit,
-                low=self._settings.min_price_usd_per_mwh,
-                high=self._settings.max_price_usd_per_mwh,
-            )
-            files[key] = FileFeed(series, source.offset_usd_per_mwh)
-        return files[key]
-
-    def _stamp(self, regions: Collection[str]) -> dict[str, tuple[float, ...]]:
-        """Modification times of each region's files; 0 for one that is gone."""
-        stamps = {}
-        for region in regions:
-            source = self.region_settings(region)
-            paths = [p for p in (source.csv, source.day_ahead_csv) if p is not None]
-            stamps[region] = tuple(p.stat().st_mtime if p.exists() else 0.0 for p in paths)
-        return stamps
-
     def reload(self) -> tuple[str, ...]:
         """Read again the price files that have changed; returns the regions concerned. Blocks: call it in a thread.
 
         A file that cannot be used changes nothing: the last good prices stay and age, `reload_error` says why.
         """
-        stamps = self._stamp(self._regions)
+        stamps = {region: self._sources.stamp(region) for region in self._regions}
         changed = tuple(r for r, stamp in stamps.items() if stamp != self._stamps[r])
-        files: dict[tuple[object, ...], FileFeed] = {}
         self.reload_error = None
         for region in changed:
             try:
-                fresh = self._region(self.region_settings(region), files, region)
+                fresh = self._sources.read((region,))[region]
             except SettingsError as error:
                 self._refused[region] += 1
                 self.reload_error = str(error)
             else:
-                self._refused[region] += _refused(fresh)
+                self._refused[region] += rows_refused(fresh)
                 self._regions[region] = fresh
                 self._steps_at = None
         self._stamps = stamps
@@ -236,7 +173,7 @@ class MarketBook:
 
     def region_settings(self, region: str) -> RegionPrice:
         """Settings of a region: its own, or the default's."""
-        return self._settings.regions.get(region, self._settings.default)
+        return self._sources.of(region)
 
     def _market_steps(self, region: str, now: Instant) -> tuple[PriceStep, ...]:
         key = (region, "")
@@ -259,9 +196,10 @@ class MarketBook:
         if self._set_hashprice is not None:
             return self._set_hashprice.figure, max(0.0, now.monotonic_s - self._set_hashprice.at_s)
         data_s = self.data_unix_s(now)
-        if self._heard_hashprice is not None:
-            return self._heard_hashprice[1], max(0.0, data_s - self._heard_hashprice[0]) / self._speed
         daily = self._daily.at(data_s) if self._daily is not None else None
+        heard = self._heard_hashprice
+        if heard is not None and (daily is None or heard[0] >= daily[1]):
+            return heard[1], max(0.0, data_s - heard[0]) / self._speed
         if daily is None:
             return self._settings.hashprice_usd_per_ph_day, 0.0
         return daily[0], (data_s - daily[1]) / self._speed
@@ -270,19 +208,23 @@ class MarketBook:
         """Put a hashprice in force; raises BadPrice (the last good one stays) outside bounds."""
         self._set_hashprice = _Set(check_hashprice(usd_per_ph_day, "hashprice"), now.monotonic_s)
 
-    def take_prices(self, region: str, title: str, rows: Sequence[tuple[float, float]]) -> tuple[str, ...]:
+    def take_prices(
+        self, region: str, title: str, rows: Sequence[tuple[float, float]], now: Instant
+    ) -> tuple[str, ...]:
         """Put in what a live source brought: (interval start [Unix s], USD/MWh); returns why rows were refused."""
-        feed = self._live[region, title]
+        feed = self._sources.live[region, title]
         before = feed.refused
-        told = feed.take(rows)
+        told = feed.take(rows, self.data_unix_s(now))
         self._refused[region] += feed.refused - before
         self._steps_at = None
         return told
 
-    def take_hashprice(self, rows: Sequence[tuple[float, float]]) -> tuple[str, ...]:
+    def take_hashprice(self, rows: Sequence[tuple[float, float]], now: Instant) -> tuple[str, ...]:
         """Put in what the hashprice's source brought: (Unix s, USD/PH/day); the newest counts, nonsense is refused."""
         told = []
         for at_s, figure in sorted(rows):
+            if at_s > self.data_unix_s(now):
+                continue
             try:
                 self._heard_hashprice = (at_s, check_hashprice(figure, "hashprice feed"))
             except BadPrice as error:
@@ -313,8 +255,9 @@ class MarketBook:
         """Prices refused so far, by region: set ones, and rows of its files."""
         return dict(self._refused)
 
-
-def _refused(feeds: RegionFeeds) -> int:
-    """Rows of a region's files that were no price."""
-    published = feeds.published.feed if feeds.published is not None else None
-    return sum(feed.refused for feed in (feeds.market, published) if isinstance(feed, FileFeed))
+    def repairs(self) -> tuple[str, ...]:
+        """What was put right or left out in the price files now in use, one line each with file and line."""
+        told: dict[str, None] = {}
+        for feeds in self._regions.values():
+            told |= dict.fromkeys(repairs_of(feeds))
+        return tuple(told)

@@ -20,6 +20,7 @@ from gridpivot.errors import BadPrice
 Floats = NDArray[np.float64]
 MEMORY_S = 14 * 86_400.0  # how far back the hour-of-day means reach
 KEPT_S = 40 * 86_400.0  # how much of a live feed is kept
+AHEAD_S = 4 * 86_400.0  # no market publishes further ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +102,20 @@ class LiveFeed:
         self._prices: Floats = np.empty(0)
         self._width_s = 900.0
 
-    def take(self, rows: Sequence[tuple[float, float]]) -> tuple[str, ...]:
+    def take(self, rows: Sequence[tuple[float, float]], now_unix_s: float) -> tuple[str, ...]:
         """Intervals (start [Unix s], price [USD/MWh]) in any order; a later word on an interval replaces the earlier.
 
-        Returns why rows were refused, one line each; what was good before them stays.
+        Returns why rows were refused, one line each; what was good before them stays. A time that is weeks past or
+        days ahead is a wrong one: taken, it would push out everything that is right.
         """
         told = []
         for start, price in sorted(rows):
             earlier = [self._seen[max(self._seen)]] if self._seen else []
             try:
+                if not now_unix_s - KEPT_S <= start <= now_unix_s + AHEAD_S:
+                    raise BadPrice(
+                        f"{self.name}: an interval begins {start - now_unix_s:+.0f} s from now; check its time"
+                    )
                 checked = check_price(price, self.name, earlier[0] if earlier else None, self._low, self._high)
             except BadPrice as error:
                 self.refused += 1

@@ -49,8 +49,10 @@ class Published:
 
     def usd_per_mwh(self, at_unix_s: float, now_unix_s: float) -> float | None:
         """Day-ahead price of a moment [USD/MWh] as known now; None where it is not published or not in the file."""
-        if at_unix_s >= self.until(now_unix_s):
-            return None
+        return self.cleared(at_unix_s) if at_unix_s < self.until(now_unix_s) else None
+
+    def cleared(self, at_unix_s: float) -> float | None:
+        """Price of a moment [USD/MWh] as the market cleared, whether that is published yet or not; None = no such hour."""
         quote = self.feed.quote(at_unix_s)
         return quote.usd_per_mwh if quote is not None and at_unix_s - quote.since_unix_s < 3600.0 else None
 
@@ -75,8 +77,10 @@ def forecast(
     """
     known_s = unix_s if since_unix_s is None else min(unix_s, since_unix_s + width_s)
 
+    until_s = published.until(unix_s) if published is not None else unix_s
+
     def price(at_s: float, ahead_s: float) -> float | None:
-        base, fitted = published.usd_per_mwh(at_s, unix_s) if published is not None else None, WITH_DAY_AHEAD
+        base, fitted = published.cleared(at_s) if published is not None and at_s < until_s else None, WITH_DAY_AHEAD
         if base is None and usual is not None:
             base, fitted = float(usual[int(at_s // 3600) % len(usual)]), BY_HOUR
         if present_usd_per_mwh is None or base is None:

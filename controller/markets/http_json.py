@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ from gridpivot.errors import FeedFailed, SettingsError
 from gridpivot.link.credentials import read_secret
 
 Rows = list[tuple[float, float]]
+_POSITION = re.compile(r"-?[0-9]{1,9}")
 
 
 def header(settings: HttpFeedSettings, environ: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -34,7 +36,7 @@ def header(settings: HttpFeedSettings, environ: Mapping[str, str] | None = None)
         name = settings.header_env or ""
         value = (os.environ if environ is None else environ).get(name, "").strip()
         if not value:
-            raise SettingsError(f"{settings.url}: environment variable {name} is not set; set it, or use header_file")
+            raise SettingsError(f"{settings.title}: environment variable {name} is not set; set it, or use header_file")
     return {settings.header_name: value}
 
 
@@ -43,18 +45,18 @@ async def fetch(client: httpx.AsyncClient, settings: HttpFeedSettings, headers: 
     try:
         async with asyncio.timeout(settings.deadline_s), client.stream("GET", settings.url, headers=headers) as answer:
             if answer.status_code != 200:
-                raise FeedFailed(f"{settings.url}: answered {answer.status_code}; check the URL and its credentials")
+                raise FeedFailed(f"{settings.title}: answered {answer.status_code}; check the URL and its credentials")
             body = bytearray()
             async for piece in answer.aiter_bytes():
                 body += piece
                 if len(body) > settings.max_bytes:
-                    raise FeedFailed(f"{settings.url}: answer is over {settings.max_bytes} bytes; ask for less of it")
+                    raise FeedFailed(f"{settings.title}: answer is over {settings.max_bytes} bytes; ask for less of it")
             return bytes(body)
     except TimeoutError as error:
-        raise FeedFailed(f"{settings.url}: no answer within {settings.deadline_s:g} s; raise deadline_s") from error
+        raise FeedFailed(f"{settings.title}: no answer within {settings.deadline_s:g} s; raise deadline_s") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         why = str(error) or type(error).__name__
-        raise FeedFailed(f"{settings.url}: {why}; check the URL and the network") from error
+        raise FeedFailed(f"{settings.title}: {why}; check the URL and the network") from error
 
 
 def rows_of(body: bytes, settings: HttpFeedSettings) -> Rows:
@@ -66,10 +68,10 @@ def rows_of(body: bytes, settings: HttpFeedSettings) -> Rows:
     try:
         found = _walk(json.loads(body), settings.rows)
     except (ValueError, RecursionError) as error:
-        raise FeedFailed(f"{settings.url}: not JSON: {error}; check the URL") from error
+        raise FeedFailed(f"{settings.title}: not JSON: {error}; check the URL") from error
     except LookupError as error:
         raise FeedFailed(
-            f"{settings.url}: no {error} on the way to the rows {settings.rows!r}; correct rows"
+            f"{settings.title}: no {error} on the way to the rows {settings.rows!r}; correct rows"
         ) from error
     rows = found if isinstance(found, list) and not _is_row(found, settings) else [found]
     times: list[Any] = []
@@ -83,12 +85,12 @@ def rows_of(body: bytes, settings: HttpFeedSettings) -> Rows:
         figures.append(figure * PER_MWH[settings.price_unit])
     if not times:
         raise FeedFailed(
-            f"{settings.url}: none of {len(rows)} rows has {settings.time_field!r} and a number as "
+            f"{settings.title}: none of {len(rows)} rows has {settings.time_field!r} and a number as "
             f"{settings.value_field!r}; correct rows, time_field and value_field"
         )
     local = zone(settings.time_zone) if settings.time_zone is not None else None
     try:
-        moments = unix_seconds(times, lambda *at: f"{settings.url}: row {at[0] + 1}", local)
+        moments = unix_seconds(times, lambda *at: f"{settings.title}: row {at[0] + 1}", local)
     except SettingsError as error:
         raise FeedFailed(str(error)) from error
     return [(at, figure) for at, figure in zip(moments.unix_s.tolist(), figures, strict=True) if at == at]
@@ -97,7 +99,7 @@ def rows_of(body: bytes, settings: HttpFeedSettings) -> Rows:
 def _walk(value: Any, way: str | None) -> Any:
     """What stands at the end of a dotted way; raises LookupError naming the part that is not there."""
     for part in way.split(".") if way else ():
-        if isinstance(value, list) and part.lstrip("-").isdigit() and -len(value) <= int(part) < len(value):
+        if isinstance(value, list) and _POSITION.fullmatch(part) and -len(value) <= int(part) < len(value):
             value = value[int(part)]
         elif isinstance(value, dict) and part in value:
             value = value[part]
@@ -108,4 +110,6 @@ def _walk(value: Any, way: str | None) -> Any:
 
 def _is_row(found: list[Any], settings: HttpFeedSettings) -> bool:
     """Whether a list is itself one row, its fields told by position."""
-    return settings.time_field.lstrip("-").isdigit() and bool(found) and not isinstance(found[0], list | dict)
+    return (
+        _POSITION.fullmatch(settings.time_field) is not None and bool(found) and not isinstance(found[0], list | dict)
+    )

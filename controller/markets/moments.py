@@ -22,6 +22,7 @@ from gridpivot.errors import SettingsError
 Floats = NDArray[np.float64]
 Where = Callable[..., str]  # where(row) or where(first, last): file:line
 DAY_S = 86_400
+YEARS = range(1970, 2200)  # clocks outside have no table
 
 _CLOCK = r"(?:[ T]+(\d{1,2}):(\d{2})(?::(\d{2})(?:\.\d*)?)?\s*([AaPp][Mm])?)?\s*(Z|\+00:00)?"
 _YEAR_FIRST = re.compile(r"(\d{4})[/.-](\d{1,2})[/.-](\d{1,2})" + _CLOCK)
@@ -41,7 +42,7 @@ def looks_like_time(cell: Cell) -> bool:
     """Whether a cell can be read as a date with or without a clock time. Numbers alone are not taken for times."""
     if isinstance(cell, datetime | date):
         return True
-    if not isinstance(cell, str) or cell.strip().replace(".", "", 1).lstrip("-").isdigit():
+    if not isinstance(cell, str) or cell.strip().replace(".", "", 1).lstrip("-").isdecimal():
         return False
     text = _plain(cell)
     try:
@@ -95,6 +96,15 @@ def unix_seconds(cells: Sequence[Cell], where: Where, zone: ZoneInfo | None) -> 
         "the local clock was followed, the first pass of a doubled hour first"
     )
     return Moments(followed.unix_s, (line, *followed.told), followed.interleaved)
+
+
+def newest_first(cells: Sequence[Cell]) -> bool:
+    """Whether a column of at least three times begins with the newest; False for what cannot be read."""
+    try:
+        read = [moment.replace(tzinfo=None) for moment in _read((*cells[:3], *cells[-1:]), lambda *_: "")]
+    except SettingsError:
+        return False
+    return len(cells) >= 3 and read[0] > read[1] > read[2] and read[0] > read[-1]
 
 
 def follow_clock(local: Sequence[datetime], where: Where, zone: ZoneInfo) -> Moments:
@@ -170,7 +180,7 @@ def _read(cells: Sequence[Cell], where: Where) -> list[datetime]:
     read: list[datetime] = []
     day_first: bool | None = None
     for row, cell in enumerate(cells):
-        if isinstance(cell, datetime):
+        if isinstance(cell, datetime) and cell.year in YEARS:
             read.append(cell)
             continue
         text = _plain(cell)
@@ -182,7 +192,7 @@ def _read(cells: Sequence[Cell], where: Where) -> list[datetime]:
                 if day_first is None and (found := _YEAR_LAST.fullmatch(text)):
                     day_first = found[2] == "." or _day_first(cells, where, row)
                 moment = _loose(text, bool(day_first))
-        if moment is None:
+        if moment is None or moment.year not in YEARS:
             raise SettingsError(f"{where(row)}: {str(cell).strip()!r} is not a time; expected 2024-08-20T23:30Z")
         read.append(moment)
     return read
@@ -194,7 +204,7 @@ def _plain(cell: Cell) -> str:
 
 
 def _unix(cell: Cell, text: str) -> datetime | None:
-    number = float(cell) if isinstance(cell, int | float) else float(text) if text.isdigit() else 0.0
+    number = float(cell) if isinstance(cell, int | float) else float(text) if text.isdecimal() else 0.0
     if not 1e8 <= number < 1e14 or (isinstance(cell, str) and len(text) not in (9, 10, 13)):
         return None
     return datetime.fromtimestamp(number / 1000 if number > 1e11 else number, UTC)

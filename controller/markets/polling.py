@@ -15,7 +15,7 @@ import httpx
 from controller.markets import http_json, iso_prices
 from controller.markets.book import MarketBook
 from controller.markets.settings import HttpFeedSettings, IsoFeedSettings
-from gridpivot.clock import Clock
+from gridpivot.clock import Clock, Instant
 from gridpivot.errors import FeedFailed, SettingsError
 from gridpivot.observability import get_logger
 
@@ -31,7 +31,7 @@ class Source:
     title: str
     poll_s: float
     ask: Callable[[], Awaitable[Rows]]
-    take: Callable[[Rows], tuple[str, ...]]
+    take: Callable[[Rows, Instant], tuple[str, ...]]
 
 
 @dataclass(slots=True)
@@ -66,25 +66,24 @@ class MarketPoller:
         for region in book.regions:
             settings = book.region_settings(region)
             if settings.http is not None:
-                found.append(self._http(client, settings.http, partial(book.take_prices, region, settings.http.url)))
+                found.append(self._http(client, settings.http, partial(book.take_prices, region, settings.http.title)))
             if settings.iso is not None:
-                title = f"{settings.iso.iso} {settings.iso.location}"
-                found.append(self._iso(settings.iso, partial(book.take_prices, region, title)))
+                found.append(self._iso(settings.iso, partial(book.take_prices, region, settings.iso.title)))
         if book.settings.hashprice_http is not None:
             found.append(self._http(client, book.settings.hashprice_http, book.take_hashprice))
         return found
 
     def _http(
-        self, client: httpx.AsyncClient, settings: HttpFeedSettings, take: Callable[[Rows], tuple[str, ...]]
+        self, client: httpx.AsyncClient, settings: HttpFeedSettings, take: Callable[[Rows, Instant], tuple[str, ...]]
     ) -> Source:
         async def ask() -> Rows:
             secret = await asyncio.to_thread(http_json.header, settings)
             body = await http_json.fetch(client, settings, secret)
             return await asyncio.to_thread(http_json.rows_of, body, settings)
 
-        return Source(settings.url, settings.poll_s, ask, take)
+        return Source(settings.title, settings.poll_s, ask, take)
 
-    def _iso(self, settings: IsoFeedSettings, take: Callable[[Rows], tuple[str, ...]]) -> Source:
+    def _iso(self, settings: IsoFeedSettings, take: Callable[[Rows, Instant], tuple[str, ...]]) -> Source:
         async def ask() -> Rows:
             now_unix_s = self._clock.now().unix_s
             try:
@@ -95,7 +94,7 @@ class MarketPoller:
                     f"{settings.iso}: no answer within {settings.deadline_s:g} s; raise deadline_s"
                 ) from error
 
-        return Source(f"{settings.iso} {settings.location}", settings.poll_s, ask, take)
+        return Source(settings.title, settings.poll_s, ask, take)
 
     async def _follow(self, source: Source) -> None:
         while True:
@@ -105,7 +104,7 @@ class MarketPoller:
     async def _ask(self, source: Source) -> None:
         health = self.health.setdefault(source.title, FeedHealth())
         try:
-            refused = source.take(await source.ask())
+            refused = source.take(await source.ask(), self._clock.now())
         except (FeedFailed, SettingsError) as error:
             health.failed += 1
             trouble = str(error)

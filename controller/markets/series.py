@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from controller.markets.bounds import HIGH_USD_PER_MWH, LOW_USD_PER_MWH, PriceUnit, check_unit
-from controller.markets.moments import looks_like_time, runs, unix_seconds
+from controller.markets.moments import looks_like_time, newest_first, runs, unix_seconds
 from controller.markets.table_file import Cell, Table, read_table
 from controller.markets.zones import zone
 from gridpivot.errors import BadPrice, SettingsError
@@ -76,7 +76,12 @@ def read_prices(
         local = zone(time_zone) if time_zone is not None else None
     except SettingsError as error:
         raise SettingsError(f"{path}:1: time_zone {error}") from None
+    turned = newest_first(table.column(time_name))
+    if turned:
+        table = table.reversed()
     prices, told = _numbers(table, price_name)
+    if turned:
+        told.insert(0, f"{path}:1: rows stand newest first; read from the last one up")
     moments = unix_seconds(table.column(time_name), table.where, local)
     told += moments.told
     numbers = prices[~np.isnan(prices)]
@@ -99,7 +104,7 @@ def read_prices(
         rows = rows[np.argsort(moments.unix_s[rows], kind="stable")]
     rows, twice = _once(table, rows, moments.unix_s, prices)
     starts, kept = moments.unix_s[rows], prices[rows]
-    width_s = usual_width_s(starts)
+    width_s = usual_width_s(np.unique(moments.unix_s[~np.isnan(moments.unix_s)]))  # rows without a price count too
     if re.search(r"end", time_name, re.I) and not re.search(r"start|begin", time_name, re.I):
         starts = starts - width_s
         told.append(f"{path}:1: column {time_name!r} gives ends of intervals; moved back by {width_s:g} s to starts")
@@ -231,7 +236,7 @@ def _once(table: Table, rows: NDArray[np.intp], unix_s: Floats, prices: Floats) 
         if prices[row] != prices[before]:
             raise SettingsError(
                 f"{table.where(row)}: the interval {_utc(float(unix_s[row]))} stands twice with two prices "
-                f"({prices[before]:g} in line {table.lines[before]}, {prices[row]:g} here); keep one"
+                f"({prices[before]:g} in line {table.lines[before]}, {prices[row]:g} here); keep one, and one location in a file"
             )
         told.append(f"{table.where(row)}: repeats line {table.lines[before]} at the same price; counted once")
     return np.delete(rows, repeated), told

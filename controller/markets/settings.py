@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -36,6 +37,11 @@ class HttpFeedSettings(Section):
     deadline_s: float = Field(default=10.0, gt=0, le=120)
     max_bytes: int = Field(default=4 * 2**20, ge=1_000, le=2**28)
 
+    @property
+    def title(self) -> str:
+        """What it is called in logs and as a price's source: the URL without what may be secret in it."""
+        return re.sub(r"//[^/@]*@", "//", self.url.split("?")[0])
+
     @model_validator(mode="after")
     def _header(self) -> Self:
         sources = (self.header_file is not None) + (self.header_env is not None)
@@ -52,6 +58,11 @@ class IsoFeedSettings(Section):
     market: Literal["real_time_5_min", "real_time_15_min", "day_ahead_hourly"] = "real_time_15_min"
     poll_s: float = Field(default=300.0, ge=60, le=86_400)
     deadline_s: float = Field(default=60.0, gt=0, le=600)
+
+    @property
+    def title(self) -> str:
+        """What it is called in logs and as a price's source."""
+        return f"{self.iso} {self.location}"
 
 
 class RegionPrice(Section):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,6 +37,11 @@ class Table:
             raise KeyError(name)
         return self.columns[self.names.index(name)]
 
+    def reversed(self) -> Table:
+        """The same with its last row first."""
+        columns = tuple(column[::-1] for column in self.columns)
+        return Table(self.path, self.names, columns, self.lines[::-1], self.decimal_comma)
+
     def where(self, row: int, last: int | None = None) -> str:
         """file:line of a row (from 0), or file:line-line of a run of rows."""
         if last is None or last == row:
@@ -56,7 +62,7 @@ def _text(path: Path) -> str:
         if path.suffix == ".gz":
             with gzip.open(io.BytesIO(raw)) as unpacked:
                 raw = unpacked.read(MAX_BYTES + 1)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise SettingsError(f"{path}: cannot be read: {error}; give a CSV file, plain or .gz, or Parquet") from error
     if len(raw) > MAX_BYTES:
         raise SettingsError(f"{path}: unpacks to over {MAX_BYTES >> 20} MiB; give a shorter file")

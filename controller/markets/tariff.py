@@ -106,6 +106,9 @@ class Tariff:
         return self.settings.per_mwh
 
     def _changes(self, now_unix_s: float, horizon_s: float, speed: float) -> Iterator[tuple[float, float | None]]:
+        if not self.settings.windows:
+            yield 0.0, self.settings.per_mwh
+            return
         before: list[float | None] = []
         for starts_in_s, local in self._quarters(now_unix_s, horizon_s, speed):
             rate = self._rate_at(local)

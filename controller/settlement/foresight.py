@@ -12,7 +12,7 @@ import highspy
 import numpy as np
 
 from controller.dispatch.arrays import Numbers
-from controller.dispatch.block import OPTIONS, _linear_program
+from controller.dispatch.block import OPTIONS, pass_model
 from controller.dispatch.inputs import FleetState
 from controller.dispatch.model import Layout, lay_out, numbers_of
 from controller.dispatch.parameters import Parameters
@@ -72,7 +72,7 @@ def _optimum(layout: Layout, numbers: Numbers) -> tuple[Floats, float]:
     highs = highspy.Highs()  # type: ignore[no-untyped-call]
     for option, value in OPTIONS:
         highs.setOptionValue(option, value)
-    highs.passModel(_linear_program(layout, numbers))
+    pass_model(highs, layout, numbers)
     highs.run()
     status = highs.getModelStatus()
     if status != highspy.HighsModelStatus.kOptimal:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from controller.store.engine import migrate, reader_engine, writer_engine
 from controller.store.lanes import LaneStore
 from controller.store.ledger import Ledger
+from controller.store.peaks import Peaks
 from controller.store.retention import Retention, purge
 from controller.store.writer import Writer
 from gridpivot.clock import Clock, Instant
@@ -27,6 +28,7 @@ class Store:
         self.writer = Writer(self._writing, group_s)
         self.lanes = LaneStore(self.writer, self._reading, clock)
         self.ledger = Ledger(self.writer, self._reading, clock)
+        self.peaks = Peaks(self.writer, self._reading)
         # The link's servicer speaks to the store in these three words.
         self.append = self.lanes.append
         self.let_go = self.lanes.let_go

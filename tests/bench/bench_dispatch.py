@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from dispatch_fleet import MODELS, REGIONS, follow, plain, prices, with_all_terms
 from dispatch_wire import event_to_plan_s
 from rivals import by_cvxpy, by_linopy
+from rounding import rounding_loss
 
 from controller.dispatch.inputs import FleetState, Window
 from controller.dispatch.parameters import Parameters
@@ -164,6 +165,7 @@ def main() -> None:
     }
     found["plain"] = cold_and_warm(base, arguments.repeats, rng, "one limit a site")
     found["all_terms"] = cold_and_warm(with_all_terms(base, rng), arguments.repeats, rng, "every term, four feeders")
+    found["rounding_loss"] = rounding_loss(base, Planner().solve(base))
     found["rivals"] = rivals(base, found["plain"]["warm_s"], arguments.repeats)
     found["growth"] = growth(arguments.repeats)
     found["event_to_plan"] = asyncio.run(event_to_plan_s(base, arguments.events))

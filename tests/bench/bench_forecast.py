@@ -1,8 +1,8 @@
 """Price forecasts against what came: persistence, seasonal-naive, day-ahead, the blend, and one library.
 
 Fits on January to June 2024 of ERCOT's hub, reports on July to December and on HB_SOUTH, January to March 2025. The
-library is statsmodels' AutoReg with day-ahead prices beside it (`pip install statsmodels`; without it its row is
-null). Real prices come from GRIDPIVOT_SHARED (default ../shared). Prints each table, then one JSON object.
+library is statsmodels' AutoReg with day-ahead prices beside it (`pip install -e '.[bench]'`; without it its
+row is null). Real prices come from GRIDPIVOT_SHARED (default ../shared). Prints each table, then one JSON object.
 """
 
 from __future__ import annotations

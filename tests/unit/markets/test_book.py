@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from pydantic import ValidationError
 
@@ -117,6 +119,29 @@ def test_region_that_names_no_tariff_of_the_settings_is_refused():
         MarketSettings.model_validate(
             {"tariffs": {"ppa": {"per_mwh": 38.0}}, "regions": {"r": {"usd_per_mwh": 1, "tariff": "wires"}}}
         )
+
+
+def test_what_was_repaired_in_files_is_told_once_with_its_line(tmp_path):
+    path = csv_file(tmp_path, [10, "", 30])
+    book = MarketBook(MarketSettings(default=RegionPrice(csv=path)), ["a", "b"], START)
+    assert [line.removeprefix(str(path)).split(";")[0] for line in book.repairs()] == [
+        ":3: no number as price in 1 rows",
+        ":2: no interval from 2024-08-20T23:15Z to 2024-08-20T23:30Z",
+    ]
+    assert MarketBook(MarketSettings(), ["a"], START).repairs() == ()
+
+
+def test_replaced_file_is_read_again_and_a_bad_one_changes_nothing(tmp_path):
+    path = csv_file(tmp_path, [10, 20, 30, 40])
+    book = MarketBook(MarketSettings(default=RegionPrice(csv=path)), ["r"], START, start_unix_s=1_724_195_700.0)
+    assert book.reload() == () and book.usd_per_mwh("r", START)[0] == 20.0
+    path.write_text("interval_start_utc,price_usd_per_mwh\nnow,77\n")
+    os.utime(path, (1.0, 1.0))
+    assert book.reload() == ("r",) and "no column looks like a time" in book.reload_error
+    assert book.usd_per_mwh("r", START)[0] == 20.0 and book.refusals() == {"r": 1}
+    csv_file(tmp_path, [10, 77, 30, 40])
+    assert book.reload() == ("r",) and book.reload_error is None
+    assert book.usd_per_mwh("r", START)[0] == 77.0 == book.steps("r", START)[0].usd_per_mwh
 
 
 def test_before_the_first_interval_nothing_is_known_unless_a_fixed_price_is_given(tmp_path):

@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from controller.markets.feed import FileFeed
+from controller.markets.feed import FileFeed, LiveFeed
 from controller.markets.hashprice import DailyHashprice
 from controller.markets.series import read_prices
 from gridpivot.errors import SettingsError
@@ -91,6 +91,44 @@ def test_hour_of_day_means_know_only_what_has_been_seen(write):
     assert feed.usual(unix("2023-12-31T23:00Z")) is None
     usual = feed.usual(unix("2024-01-02T05:30Z"))
     assert usual[5] == pytest.approx((105 + 205) / 2) and usual[6] == 106
+
+
+def test_live_prices_arrive_in_any_order_and_a_later_word_replaces_the_earlier():
+    now = unix("2024-08-20T23:50Z")
+    live = LiveFeed("spot")
+    assert live.quote(now) is None and live.usual(now) is None
+    assert live.take([(now - 300, 190.0), (now - 1200, 120.0), (now + 600, 300.0)], now) == ()
+    assert live.quote(now).usd_per_mwh == 190.0
+    live.take([(now - 300, 191.0)], now)
+    assert live.quote(now).usd_per_mwh == 191.0 and live.quote(now + 900).usd_per_mwh == 300.0
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ((0.0, float("nan")), "not a number"),
+        ((0.0, 1e6), "check its unit"),
+        ((0.0, 0.19), "USD/kWh"),
+        ((5 * 86_400.0, 50.0), "check its time"),
+        ((-300 * 86_400.0, 50.0), "check its time"),
+    ],
+)
+def test_live_price_that_cannot_be_is_refused_and_the_good_ones_stay(row, said):
+    now = unix("2024-08-20T23:50Z")
+    live = LiveFeed("spot")
+    live.take([(now - 300, 190.0)], now)
+    (told,) = live.take([(now + row[0], row[1])], now)
+    assert told.startswith("spot: ") and said in told and live.refused == 1
+    assert live.quote(now).usd_per_mwh == 190.0
+
+
+def test_fees_of_a_block_raise_the_hashprice(write):
+    path = write("date,price_usd,difficulty,subsidy_btc\n2024-08-20,59012.79,86871474313762,3.125\n")
+    day = unix("2024-08-22T00:00Z")
+    assert DailyHashprice(path, 0.125).at(day)[0] == pytest.approx(DailyHashprice(path).at(day)[0] * 3.25 / 3.125)
+    head = "date,price_usd,difficulty,subsidy_btc,fees_btc_per_block\n"
+    by_day = write(head + "2024-08-20,59012.79,86871474313762,3.125,0.125\n")
+    assert DailyHashprice(by_day, 9.0).at(day)[0] == pytest.approx(42.704 * 3.25 / 3.125, abs=1e-3)
 
 
 def test_hashprice_of_a_day_is_known_when_the_day_is_over(write):

@@ -88,6 +88,7 @@ def test_forecast_lies_between_the_newest_price_and_the_usual_one(newest, usual,
     made = blend.price(newest, usual, ahead_s)
     assert min(newest, usual) - 1e-6 <= made <= max(newest, usual) + 1e-6
     assert abs(blend.price(newest, usual, 1e6) - usual) <= 25.0 + 1e-6
+    assert blend.prices(np.array([newest]), np.array([usual]), ahead_s)[0] == pytest.approx(made)
 
 
 def test_seasonal_mean_knows_only_what_had_begun():

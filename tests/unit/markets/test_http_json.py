@@ -189,6 +189,10 @@ async def test_secret_header_comes_from_a_private_file_or_the_environment(server
         header(mapped(url, header_name="X-Api-Key", header_env="PRICE_KEY"))
 
 
+def test_what_may_be_secret_in_a_url_is_not_in_its_name():
+    assert HttpFeedSettings(url="https://me:pw@h.example/p?key=s3cret").title == "https://h.example/p"
+
+
 def test_header_without_its_source_is_refused():
     for half in (
         {"header_name": "X-Key"},

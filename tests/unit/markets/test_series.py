@@ -78,6 +78,22 @@ def test_day_or_month_first_is_refused_when_nothing_tells(write):
         read_prices(write("time,price\n3/4/2024 01:00,20\n3/4/2024 02:00,20\n"), time_zone="UTC")
 
 
+def test_rows_newest_first_are_turned_and_told_with_the_doubled_hour_in_order(write):
+    clock = ["00:45", "01:00", "01:15", "01:30", "01:45", "01:00", "01:15", "01:30", "01:45", "02:00"]
+    rows = [f"2024-11-03 {at},{20 + n}" for n, at in enumerate(clock)]
+    upright = read_prices(write("time,price\n" + "\n".join(rows)), time_zone="America/Chicago")
+    turned = read_prices(write("time,price\n" + "\n".join(reversed(rows))), time_zone="America/Chicago")
+    assert turned.starts_unix_s.tolist() == upright.starts_unix_s.tolist() and turned.gaps == ()
+    assert turned.usd_per_mwh.tolist() == upright.usd_per_mwh.tolist()
+    assert turned.repaired[0].endswith(":1: rows stand newest first; read from the last one up")
+
+
+def test_times_no_market_can_have_are_refused(write):
+    for year in ("0001", "9999"):
+        with pytest.raises(SettingsError, match=rf":2: '{year}-01-01 00:00' is not a time"):
+            read_prices(write(f"time,price\n{year}-01-01 00:00,20\n"), time_zone="Europe/Berlin")
+
+
 @pytest.mark.parametrize("width", [300, 900, 3600])
 def test_usual_interval_is_found(write, width):
     rows = "".join(f"{datetime.fromtimestamp(at * width, UTC).isoformat()},{at}\n" for at in range(50))
@@ -169,12 +185,36 @@ def test_series_in_another_unit_is_refused_until_the_unit_is_said(write, factor,
         ("time,time,price\n", ":1: column 'time' stands twice"),
         ("time,price\n2024-01-01T00:00Z,cheap\n", ":2: column 'price' holds no usable price in 1 of 1 rows"),
         (HEAD + "2024-01-01T01:00Z,20\n2024-01-01T00:00Z,21\n", ":3: intervals must ascend"),
+        (HEAD + "2024-01-01T01:00Z,20\n\N{SUPERSCRIPT TWO},21\n", ":3: '\N{SUPERSCRIPT TWO}' is not a time"),
     ],
 )
 def test_file_that_cannot_be_used_is_refused_with_its_line(write, text, said):
     with pytest.raises(SettingsError) as refused:
         read_prices(write(text))
     assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+@given(st.integers(10, 80), st.integers(0, 255))
+def test_damaged_gzip_is_refused_or_reads_whole(tmp_path_factory, at, byte):
+    raw = bytearray(gzip.compress((HEAD + "2024-01-01T00:00Z,20\n2024-01-01T01:00Z,21\n").encode()))
+    raw[at % len(raw)] = byte
+    path = tmp_path_factory.mktemp("any") / "prices.csv.gz"
+    path.write_bytes(raw)
+    try:
+        assert read_prices(path).usd_per_mwh.tolist() == [20.0, 21.0]
+    except SettingsError as refused:
+        assert "\n" not in str(refused)
+
+
+@given(st.text(max_size=60), st.text(max_size=30))
+def test_no_cell_does_anything_but_read_or_be_refused(tmp_path_factory, time, price):
+    path = tmp_path_factory.mktemp("any") / "prices.csv"
+    cells = ",".join('"' + cell.replace('"', '""') + '"' for cell in (time, price))
+    path.write_text(f"time,price\n2024-01-01 00:00,20\n{cells}\n", encoding="utf-8", errors="replace")
+    try:
+        read_prices(path, time_zone="America/Chicago")
+    except SettingsError as refused:
+        assert str(path) in str(refused)
 
 
 @given(st.binary(max_size=200))

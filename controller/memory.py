@@ -1,0 +1,95 @@
+"""What the controller remembers of its sites between looks: the month's metered peaks, and each AI pool's habits.
+
+Fed from roll-ups as they come; peaks are made durable, so that a restart does not think a month's peak is still to be
+paid. Habits are learned anew after a restart: until then the present demand stands for the future.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from controller.dispatch.terms import DemandCharge, WattStep
+from controller.fleet.tables import Fleet, SiteLive
+from controller.markets.ai_demand import DemandSample, forecast_demand, remembered
+from controller.markets.billing import Billing, EnergyReading, demand_charge, metered
+from controller.markets.book import MarketBook
+from controller.store.peaks import PeakRow, Peaks
+from gridpivot.clock import Clock, Instant
+from gridpivot.errors import GridpivotError
+from gridpivot.observability import get_logger
+
+LOOK_S = 5.0
+log = get_logger(__name__)
+
+
+class SiteMemory:
+    """Billing and habits by site. `tariffs` names each site's tariff, None = its region's."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        book: MarketBook,
+        peaks: Peaks,
+        clock: Clock,
+        tariffs: Mapping[str, str | None],
+        speed: float = 1.0,
+    ) -> None:
+        self._fleet, self._book, self._peaks, self._clock = fleet, book, peaks, clock
+        self._tariffs, self._speed = tariffs, speed
+        self._billing: dict[str, Billing] = {}
+        self._habits: dict[tuple[str, str], tuple[DemandSample, ...]] = {}
+        self._seen: dict[str, Instant] = {}
+        self._recorded: dict[str, PeakRow] = {}
+
+    async def restore(self) -> None:
+        """Peaks as the last run left them."""
+        self._recorded = await self._peaks.newest()
+        for name, row in self._recorded.items():
+            self._billing[name] = Billing(row.period_start_unix_s, row.peak_w)
+
+    async def run(self) -> None:
+        """Look at what came, make new peaks durable; for ever."""
+        while True:
+            try:
+                await self.look(self._clock.now())
+            except GridpivotError as error:
+                log.warning("billing peaks not recorded", why=str(error))
+            await asyncio.sleep(LOOK_S)
+
+    async def look(self, now: Instant) -> None:
+        """Take over every roll-up that is new since the last look."""
+        for live in self._fleet:
+            if live.rollup is not None and live.rollup_at is not None and self._seen.get(live.name) != live.rollup_at:
+                self._seen[live.name] = live.rollup_at
+                self._take(live, self._book.data_unix_s(live.rollup_at))
+        for name, billing in self._billing.items():
+            row = PeakRow(name, billing.period_start_unix_s, billing.peak_w)
+            if billing.peak_w > 0 and row != self._recorded.get(name):
+                await self._peaks.record(row, now)
+                self._recorded[name] = row
+
+    def _take(self, live: SiteLive, at_unix_s: float) -> None:
+        rollup, tariff = live.rollup, self._book.tariff(live.region, self._tariffs.get(live.name))
+        assert rollup is not None
+        if tariff is not None and rollup.HasField("import_energy_j"):
+            reading = EnergyReading(at_unix_s, rollup.import_energy_j)
+            self._billing[live.name] = metered(self._billing.get(live.name), reading, tariff)
+        for pool in rollup.pools:
+            key = (live.name, pool.name)
+            wanted = pool.demand_w if pool.HasField("demand_w") else None
+            self._habits[key] = remembered(self._habits.get(key, ()), at_unix_s, wanted)
+
+    def demand_charge(self, site: str, region: str, now: Instant) -> DemandCharge | None:
+        """The charge on a new peak as dispatch wants it; None where the tariff has none."""
+        tariff = self._book.tariff(region, self._tariffs.get(site))
+        if tariff is None:
+            return None
+        return demand_charge(self._billing.get(site), tariff, self._book.data_unix_s(now), self._speed)
+
+    def demand_ahead(self, site: str, pool: str, present_w: float | None, now: Instant) -> tuple[WattStep, ...]:
+        """What a pool will probably want [W]; () while nothing is known of it."""
+        if present_w is None:
+            return ()  # unknown demand is planned as all that the pool can draw
+        history = self._habits.get((site, pool), ())
+        return forecast_demand(history, present_w, self._book.data_unix_s(now), speed=self._speed)

@@ -1,0 +1,81 @@
+"""What the controller remembers of sites between reports: the month's peak over a restart, and what a pool usually wants."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from controller.fleet.tables import Fleet
+from controller.markets.book import MarketBook
+from controller.markets.settings import MarketSettings
+from controller.memory import SiteMemory
+from controller.store.store import Store
+from gridpivot.clock import Instant, SystemClock
+from gridpivot.v1 import telemetry_pb2 as pb
+
+pytestmark = pytest.mark.unit
+
+NOON = 1_735_732_800.0  # 2025-01-01T12:00Z, the beginning of a clock quarter
+TARIFF = {"time_zone": "America/Chicago", "demand": {"per_kw_month": 10.0, "reckoned_peak_mw": 0.1}}
+
+
+def moment(after_s: float) -> Instant:
+    return Instant(1_000.0 + after_s, NOON + after_s)
+
+
+def report(fleet: Fleet, after_s: float, energy_j: int, demand_w: float) -> None:
+    now = moment(after_s)
+    pools = [pb.PoolRollup(name="train", demand_w=demand_w)]
+    rollup = pb.SiteRollup(observed_at_unix_ms=now.unix_ms, import_energy_j=energy_j, pools=pools)
+    fleet["falcon-1"].take_rollup(rollup, now)
+
+
+async def memory_of(store: Store, fleet: Fleet) -> SiteMemory:
+    settings = MarketSettings.model_validate(
+        {"tariffs": {"grid": TARIFF}, "default": {"usd_per_mwh": 40, "tariff": "grid"}}
+    )
+    book = MarketBook(settings, {"ercot"}, moment(0.0))
+    made = SiteMemory(fleet, book, store.peaks, SystemClock(), {"falcon-1": None})
+    await made.restore()
+    return made
+
+
+async def test_peak_of_the_month_outlives_a_restart(tmp_path: Path) -> None:
+    fleet = Fleet([("falcon-1", "ercot")])
+    store = await Store.open(tmp_path / "c.db", SystemClock())
+    try:
+        memory = await memory_of(store, fleet)
+        for minute in range(17):  # 2 MW from noon on
+            report(fleet, 60.0 * minute, round(60.0 * minute * 2e6), 1e6)
+            await memory.look(moment(60.0 * minute))
+        charge = memory.demand_charge("falcon-1", "ercot", moment(1_000.0))
+        assert charge is not None
+        assert (charge.usd_per_kw, charge.peak_w) == (10.0, pytest.approx(2e6))
+        assert charge.remaining_s == pytest.approx(30.75 * 86_400 - 1_000.0)  # Chicago's month ends at 06:00Z
+    finally:
+        await store.close()
+    store = await Store.open(tmp_path / "c.db", SystemClock())
+    try:
+        again = await memory_of(store, Fleet([("falcon-1", "ercot")]))
+        restored = again.demand_charge("falcon-1", "ercot", moment(2_000.0))
+        assert restored is not None
+        assert restored.peak_w == pytest.approx(2e6)
+    finally:
+        await store.close()
+
+
+async def test_pool_is_expected_to_return_to_what_it_usually_wants(tmp_path: Path) -> None:
+    fleet = Fleet([("falcon-1", "ercot")])
+    store = await Store.open(tmp_path / "c.db", SystemClock())
+    try:
+        memory = await memory_of(store, fleet)
+        for quarter in range(96):
+            report(fleet, 900.0 * quarter, 0, 1e6)
+            await memory.look(moment(900.0 * quarter))
+        ahead = memory.demand_ahead("falcon-1", "train", 3e6, moment(900.0 * 96))
+        assert ahead[0].power_w == pytest.approx(3e6, rel=0.01)
+        assert ahead[-1].power_w == pytest.approx(1e6, rel=0.05)
+        assert memory.demand_ahead("falcon-1", "train", None, moment(900.0 * 96)) == ()
+    finally:
+        await store.close()
