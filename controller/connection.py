@@ -64,7 +64,7 @@ class SupplySettings(Section):
 
 
 class SoldSettings(Section):
-    """Capacity sold to the grid. `baseline`, `min_run_h` and `rest_h` are the product's rules for settling a call."""
+    """Capacity sold to the grid. `baseline`, `min_run_h` and `rest_h` are the product's rules for a call."""
 
     product: str = Field(min_length=1)
     mw: Megawatts
@@ -73,9 +73,9 @@ class SoldSettings(Section):
     penalty_usd_per_mwh: float = Field(default=5_000.0, ge=0, le=100_000)
     starts_at: AwareDatetime | None = None
     ends_at: AwareDatetime | None = None
-    baseline: Literal["before_call", "ten_of_ten_days", "contract"] = "before_call"
+    baseline: Literal["before_call", "contract"] = "before_call"
     min_run_h: float = Field(default=0.0, ge=0, le=48)
-    rest_h: float = Field(default=0.0, ge=0, le=240)
+    rest_h: float = Field(default=0.0, ge=0, le=24)
 
     @model_validator(mode="after")
     def _order(self) -> Self:

@@ -18,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 
+from controller.dispatch_metrics import dispatch_families
 from controller.fleet.state import margin_usd_per_h
 from controller.fleet.tables import SiteLive
 from controller.operations import Operations
@@ -26,7 +27,7 @@ from controller.store.store import Store
 from gridpivot import __version__
 from gridpivot.clock import Instant
 from gridpivot.httpd import Reply, Route
-from gridpivot.vocabulary import DeviceState, LinkState, Load, MeterTrust, PlanState, Rung
+from gridpivot.vocabulary import DeviceState, LinkState, Load, MeterTrust, PlanState, PriceRung, Rung
 
 CHUNK_BYTES = 64 * 1024
 STATES = tuple(DeviceState)
@@ -72,6 +73,9 @@ class _Site:
         self.plan_version = gauge("gridpivot_site_plan_version", "Version of the plan in force.", labels=one)
         self.price = gauge("gridpivot_site_price_usd_per_megawatt_hour", "Power price in force.", labels=one)
         self.price_age = gauge("gridpivot_site_price_age_seconds", "Age of that price.", labels=one)
+        self.price_rung = gauge(
+            "gridpivot_site_price_rung", "1 for where the price in force comes from.", labels=("site", "rung")
+        )
         self.margin = gauge(
             "gridpivot_site_margin_usd_per_hour",
             "AI and mining income less power; absent while a part is unknown.",
@@ -117,6 +121,7 @@ class FleetCollector(Collector):
                 _known(sites.margin, [live.name], margin)
         yield from sites.families()
         yield from self._fleet(now)
+        yield from dispatch_families(self._loop)
 
     def _site(self, out: _Site, live: SiteLive, now: Instant) -> None:
         operations, site = self._operations, [live.name]
@@ -129,6 +134,7 @@ class FleetCollector(Collector):
         price, price_age_s = operations.book.usd_per_mwh(live.region, now)
         _known(out.price, site, price)
         _known(out.price_age, site, price_age_s)
+        _one_of(out.price_rung, live.name, tuple(PriceRung), operations.book.price_rung(live.region, now))
         _known(out.rollup_age, site, live.rollup_age_s(now))
         _known(out.report_age, site, live.report_age_s(now))
         posted = operations.board.posted(live.name)
@@ -171,7 +177,7 @@ class FleetCollector(Collector):
             out.pool_limit.add_metric([live.name, pool.name], pool.limit_w)
 
     def _fleet(self, now: Instant) -> Iterator[Metric]:
-        operations, counts, store, link = self._operations, self._loop.counts, self._store, self._link()
+        operations, store, link = self._operations, self._store, self._link()
         info = InfoMetricFamily("gridpivot_controller", "This controller.")
         info.add_metric((), {"version": __version__})
         yield info
@@ -182,7 +188,6 @@ class FleetCollector(Collector):
             ("devices_reporting", "Devices in fresh reports.", self._devices(now)),
             ("hashprice_usd_per_petahash_per_second_day", "Hashprice in force.", hashprice),
             ("hashprice_age_seconds", "Age of the hashprice.", hashprice_age_s),
-            ("dispatch_last_duration_seconds", "Solving time of the newest dispatch.", counts.solve_s_last),
         ):
             yield GaugeMetricFamily(f"gridpivot_{name}", text, value=value)
         for name, text, total in (
@@ -195,12 +200,6 @@ class FleetCollector(Collector):
             ("sessions", "Sessions begun.", link.sessions),
             ("sessions_refused", "Sessions refused.", link.refused),
             ("store_commits", "Group commits.", store.writer.commits),
-            ("dispatches", "Dispatch runs that gave an answer.", counts.dispatches),
-            ("dispatch_duration_seconds", "Solving time, added up.", counts.solve_s_total),
-            ("dispatch_infeasible", "Dispatch runs without a publishable answer.", counts.infeasible),
-            ("dispatch_failures", "Dispatch runs that broke.", counts.failed),
-            ("plans_published", "Plans sent out.", counts.plans),
-            ("reallocations", "Dispatch runs that changed a plan.", counts.reallocations),
         ):
             yield CounterMetricFamily(f"gridpivot_{name}", text, value=total)
         purged = CounterMetricFamily("gridpivot_store_rows_purged", "Rows past their age.", labels=("table",))
@@ -233,10 +232,11 @@ def _one_of(family: GaugeMetricFamily, site: str, words: Iterable[StrEnum], now:
             family.add_metric([site, word.value], 1.0 if word == now else 0.0)
 
 
-def registry(collector: FleetCollector) -> CollectorRegistry:
-    """The collector beside the process's own figures."""
+def registry(*collectors: Collector) -> CollectorRegistry:
+    """The collectors beside the process's own figures."""
     held = CollectorRegistry()
-    held.register(collector)
+    for collector in collectors:
+        held.register(collector)
     ProcessCollector(registry=held)
     PlatformCollector(registry=held)
     return held

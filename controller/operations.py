@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 
 from controller.board import PlanBoard
 from controller.connection import BacklogSettings
-from controller.dispatch.inputs import FleetState
+from controller.dispatch.inputs import FleetState, Window
+from controller.events.calls import ceiling_w as called_ceiling_w
+from controller.events.calls import least_end_ms, sold_of
 from controller.events.windows import Order, OrderKind, Orders, grid_event, override
 from controller.fleet.state import Memory, SiteTerms, fleet_state, own_ceiling_w
 from controller.fleet.tables import Fleet
@@ -135,10 +137,16 @@ class Operations:
         reason: str,
         key: str,
         actor: str,
+        product: str = "",
     ) -> EventDone:
-        """A grid event; "*" means all sites. Raises Refused."""
+        """A grid event; "*" means all sites. A call of a sold `product` may come without a ceiling. Raises Refused."""
         now = self.clock.now()
-        names = tuple(self.terms) if sites == ("*",) else tuple(dict.fromkeys(self.known(s) for s in sites))
+        names = self._named(sites)
+        sold = [sold_of(name, self.terms[name].connection, product) for name in names] if product else []
+        starts_ms = now.unix_ms if starts_at_unix_ms is None else starts_at_unix_ms
+        for terms in sold:
+            ends_at_unix_ms = least_end_ms(terms, starts_ms, ends_at_unix_ms)
+        computed = product and ceiling_w is None and ceiling_ratio is None
         event = grid_event(
             new_id("event", now),
             names,
@@ -148,18 +156,58 @@ class Operations:
             ends_at_unix_ms=ends_at_unix_ms,
             reason=reason,
             now=now,
+            product=product,
+            ceilings_w={name: self._called_w(name, product) for name in names} if computed else None,
         )
         entry = AuditEntry(
             actor,
             "event",
             reason,
             event.to_json(),
-            json.dumps({"event_id": event.order_id, "sites": names}),
+            json.dumps({"event_id": event.order_id, "sites": event.sites}),
             _key(key, actor),
         )
         done = await self._record(entry, [event], now)
         answer = json.loads(done.response)
         return EventDone(answer["event_id"], tuple(answer["sites"]), done.audit_id, done.repeated)
+
+    def event_windows(
+        self,
+        sites: tuple[str, ...],
+        *,
+        ceiling_w: float | None,
+        ceiling_ratio: float | None,
+        starts_at_unix_ms: int | None,
+        ends_at_unix_ms: int | None,
+        now: Instant,
+    ) -> dict[str, Window]:
+        """The windows by site that such an event would open; nothing is recorded. Raises Refused as `create_event`."""
+        event = grid_event(
+            "preview",
+            self._named(sites),
+            ceiling_w=ceiling_w,
+            ceiling_ratio=ceiling_ratio,
+            starts_at_unix_ms=starts_at_unix_ms,
+            ends_at_unix_ms=ends_at_unix_ms,
+            reason="preview",
+            now=now,
+        )
+        starts_s, ends_s = event.starts_in_s(now), event.ends_in_s(now)
+        return {
+            site: Window(event.order_id, event.ceiling_for(site, self._own_w(site)), starts_s, ends_s)
+            for site in event.sites
+        }
+
+    def _called_w(self, site: str, product: str) -> float:
+        """Ceiling that a call of a product means at a site [W]; raises Refused."""
+        rollup = self.fleet[site].rollup
+        metered = rollup is not None and rollup.HasField("metered_power_w")
+        standing_w = rollup.metered_power_w if rollup is not None and metered else None
+        return called_ceiling_w(site, self.terms[site].connection, product, standing_w)
+
+    def _named(self, sites: tuple[str, ...]) -> tuple[str, ...]:
+        """Sites without repetition, "*" meaning all; raises Refused for an unknown one."""
+        return tuple(self.terms) if sites == ("*",) else tuple(dict.fromkeys(self.known(s) for s in sites))
 
     async def _record(self, entry: AuditEntry, changed: list[Order], now: Instant) -> Audited:
         rows = [

@@ -18,6 +18,7 @@ from controller.board import PlanBoard
 from controller.dispatch.explain import Explanation, explain
 from controller.dispatch.inputs import Decision, FleetState
 from controller.dispatch.ladder import complete, split
+from controller.dispatch.parameters import Parameters
 from controller.dispatch.plan import Terms, build_plan, materially_different
 from controller.dispatch.solve import Planner
 from controller.dispatch.trigger import Planned, Thresholds, Trigger, due
@@ -98,7 +99,9 @@ class PlanLoop:
         self._epoch, self._lease_s, self._thresholds, self._look_s = epoch, lease_s, thresholds, look_s
         self._postures, self._reasons = postures, reasons
         self._deadline_s = deadline_s
-        self._spare = spare if spare is not None else lambda: Planner(planner.parameters, planner.period_s)
+        self._spare = (
+            spare if spare is not None else lambda: Planner(planner.parameters, planner.period_s, planner.time_limit_s)
+        )
         self._abandoned: list[asyncio.Future[Decision]] = []
         self._versions: dict[str, int] = {}
         self._planned: Planned | None = None
@@ -108,6 +111,11 @@ class PlanLoop:
         self.counts = PlannerCounts()
         self.last: LastDispatch | None = None
         self.last_change: tuple[Instant, str] | None = None
+
+    @property
+    def parameters(self) -> Parameters:
+        """What dispatch weighs."""
+        return self._planner.parameters
 
     def wake(self) -> None:
         """Look at once: an order was given."""
@@ -190,12 +198,12 @@ class PlanLoop:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dispatch")
         self._planner = self._spare()
 
-    def explanation(self, site: str) -> tuple[Explanation, Instant] | None:
-        """Why a site's plan is what it is, and when that was decided; None before the first decision on it."""
+    def explanation(self, site: str) -> tuple[Explanation, LastDispatch] | None:
+        """Why a site's plan is what it is, and the decision that made it so; None before the first one on it."""
         last = self.last
         if last is None or all(state.name != site for state in last.fleet.sites):
             return None
-        return explain(last.decision, last.fleet, site, last.trigger), last.at
+        return explain(last.decision, last.fleet, site, last.trigger), last
 
     async def _publish(self, decision: Decision, fleet: FleetState, now: Instant, trigger: str) -> None:
         states = {state.name: state for state in fleet.sites}
@@ -216,12 +224,9 @@ class PlanLoop:
             if different is not None:
                 signed.append(sign(plan, self._signer.key, self._signer.key_id))
                 why.append(f"{chosen.site}: {different}")
-        # Turning forty sites into JSON takes milliseconds that the event loop does not have.
-        decision_id = new_id("decision", now)
-        record = await asyncio.get_running_loop().run_in_executor(
-            self._thread, lambda: record_of(decision_id, decision, fleet, now, trigger)
-        )
-        await self._ledger.record_decision(record, signed)
+        if signed or decision.start is not None:
+            # A rung that repeats what stands is not recorded: without a solver it would be every few seconds.
+            await self._record(decision, fleet, now, trigger, signed)
         for one in signed:
             plan = plan_pb2.Plan.FromString(one.plan)
             self._versions[plan.site] = plan.version
@@ -232,6 +237,16 @@ class PlanLoop:
             self.counts.reallocations += 1
             self.last_change = (now, trigger)
             log.info("plans published", plans=len(signed), trigger=trigger, solve_s=round(decision.solve_s, 3))
+
+    async def _record(
+        self, decision: Decision, fleet: FleetState, now: Instant, trigger: str, signed: list[plan_pb2.SignedPlan]
+    ) -> None:
+        # Turning forty sites into JSON takes milliseconds that the event loop does not have.
+        decision_id, parameters = new_id("decision", now), self.parameters
+        record = await asyncio.get_running_loop().run_in_executor(
+            self._thread, lambda: record_of(decision_id, decision, fleet, now, trigger, parameters)
+        )
+        await self._ledger.record_decision(record, signed)
 
     def _newcomers(self, fleet: FleetState) -> str:
         known = {s.name for s in self._planned.fleet.sites} if self._planned is not None else set()

@@ -23,6 +23,7 @@ from gridpivot.v1 import plan_pb2
 from gridpivot.vocabulary import Posture
 
 _FLEET = TypeAdapter(FleetState)
+_DECISION = TypeAdapter(Decision)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,23 @@ class Replay:
         return not self.differences
 
 
-def record_of(decision_id: str, decision: Decision, fleet: FleetState, now: Instant, trigger: str) -> DecisionRecord:
-    """A decision as it is stored. Blocks for some milliseconds at forty sites: call it in a thread."""
+def record_of(
+    decision_id: str, decision: Decision, fleet: FleetState, now: Instant, trigger: str, parameters: Parameters
+) -> DecisionRecord:
+    """A decision as it is stored, with the parameters that it was weighed by. Blocks for some milliseconds at forty sites: call it in a thread."""
     start = decision.start
     written = None
     if start is not None:
         bases = [base64.b64encode(basis).decode() for basis in start.bases]
-        written = pack({"solver": start.solver, "options": start.options, "bases": bases, "coupled": start.coupled})
+        written = pack(
+            {
+                "solver": start.solver,
+                "options": start.options,
+                "bases": bases,
+                "coupled": start.coupled,
+                "parameters": parameters.model_dump(mode="json"),
+            }
+        )
     return DecisionRecord(
         decision_id,
         now,
@@ -64,6 +75,11 @@ def fleet_of(record: DecisionRecord) -> FleetState:
     return _FLEET.validate_python(unpack(record.inputs))
 
 
+def decision_of(record: DecisionRecord) -> Decision:
+    """A decision as it was kept: without its start and without the plan ahead."""
+    return _DECISION.validate_python(unpack(record.outcome))
+
+
 def start_of(record: DecisionRecord) -> Start:
     """What the solver started from; raises Refused where nothing was solved or recorded."""
     if record.start is None:
@@ -74,14 +90,24 @@ def start_of(record: DecisionRecord) -> Start:
     return Start(kept["solver"], options, tuple(base64.b64decode(b) for b in kept["bases"]), kept["coupled"])
 
 
-def replay(record: DecisionRecord, plans: Sequence[bytes], parameters: Parameters) -> Replay:
+def parameters_of(record: DecisionRecord) -> Parameters:
+    """What the decision was weighed by, whatever the settings say today; raises Refused where it cannot be read."""
+    try:
+        return Parameters.model_validate(unpack(record.start or b"")["parameters"])
+    except (KeyError, ValueError) as error:
+        raise Refused(
+            f"{record.decision_id}: its parameters are not those of this version; it cannot be replayed"
+        ) from error
+
+
+def replay(record: DecisionRecord, plans: Sequence[bytes]) -> Replay:
     """Take a decision again and hold it against its record and the plans that it sent out (their exact bytes).
 
     Blocks for up to some seconds. Raises Refused where there is nothing to replay, Infeasible where the record is
     not one of this model.
     """
     fleet, start = fleet_of(record), start_of(record)
-    again = Planner(parameters).replay(split(fleet)[0], start)
+    again = Planner(parameters_of(record)).replay(split(fleet)[0], start)
     differences = []
     if again.solver != start.solver:
         differences.append(f"solver is {again.solver} now, was {start.solver}: the same bits cannot be promised")

@@ -25,6 +25,7 @@ from controller.memory import SiteMemory
 from controller.operations import Operations
 from controller.planner import PlanLoop, Signer
 from controller.settings import ControllerSettings
+from controller.settling import Settling
 from controller.store.store import Store
 from gridpivot.clock import Clock, SystemClock
 from gridpivot.errors import GridpivotError, SettingsError
@@ -166,6 +167,8 @@ class ControllerService:
             postures=postures.__getitem__,
             reasons=lambda: operations.orders.reasons(),
         )
+        settling = Settling(store, clock, dispatch.parameters)
+        await settling.restore()
         self.operations, self.loop = operations, loop
         timing = LinkTiming(settings.link.heartbeat_ms, settings.link.dead_after_ms, settings.link.window_bytes)
         sessions = SessionServicer(fleet, store, board, timing, clock)
@@ -175,7 +178,9 @@ class ControllerService:
             refused = sum(counters.refused_total.values())
             return LinkFigures(counters.sessions_total, refused, counters.bad_records_total, counters.bytes_total)
 
-        http = await self._http(stack, metrics_route(registry(FleetCollector(operations, loop, store, link_figures))))
+        http = await self._http(
+            stack, metrics_route(registry(FleetCollector(operations, loop, store, link_figures), settling))
+        )
         operator = await self._grpc(
             stack,
             settings.listen.operator_port,
@@ -191,6 +196,8 @@ class ControllerService:
         stack.push_async_callback(_cancel, asyncio.create_task(_follow_prices(book, loop), name="prices"))
         stack.push_async_callback(_cancel, asyncio.create_task(MarketPoller(book, clock).run(), name="feeds"))
         stack.push_async_callback(_cancel, asyncio.create_task(memory.run(), name="memory"))
+        if dispatch.speed == 1.0:  # a compressed day is not one that anybody can settle
+            stack.push_async_callback(_cancel, asyncio.create_task(settling.run(), name="settling"))
         log.info("controller up", epoch=epoch, sites=len(fleet), session=session, operator=operator, http=http)
         return Ports(session, operator, http)
 

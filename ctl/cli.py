@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import importlib
 import uuid
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from ctl import decisions, plans
+from ctl.options import (
+    LOCAL,
+    SOLVING_S,
+    Address,
+    Ca,
+    CeilingMw,
+    CeilingPct,
+    End,
+    Json,
+    Key,
+    Reason,
+    Site,
+    Sites,
+    Start,
+    TokenFile,
+    ask,
+    event_fields,
+)
 from gridpivot import __version__, console
 from gridpivot.errors import Refused, SettingsError
 
@@ -20,23 +37,9 @@ app = typer.Typer(
 )
 events = typer.Typer(help="Grid events: a ceiling over sites for a time.", no_args_is_help=True)
 app.add_typer(events, name="event")
-
-Address = Annotated[
-    str,
-    typer.Option("--controller", envvar="GRIDPIVOT_CONTROLLER", help="Operator port, HOST:PORT.", show_default=True),
-]
-Ca = Annotated[Path | None, typer.Option("--ca", envvar="GRIDPIVOT_CA", help="CA to trust (PEM).")]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option("--token-file", envvar="GRIDPIVOT_TOKEN_FILE", help="File with the operator token (0600)."),
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-Site = Annotated[str, typer.Argument(help="Site name.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; goes into the audit record.")]
-Key = Annotated[
-    str | None, typer.Option("--idempotency-key", help="Same key, same effect: give it to be able to retry.")
-]
-LOCAL = "localhost:7444"
+app.add_typer(plans.app, name="plan")
+app.command("decisions")(decisions.decisions)
+app.command("replay")(decisions.replay)
 
 
 def _version(wanted: bool) -> None:
@@ -52,21 +55,13 @@ def gridpivot(
     """Moves grid power between Bitcoin mining and AI work: ask the controller, lower a ceiling, run the demo."""
 
 
-def _ask(method: str, request: Any, answer: Any, address: str, ca: Path | None, token_file: Path | None) -> Any:
-    """One call; the heavy import waits until there is one."""
-    from ctl.client import Controller, connected
-
-    with connected(Controller(address, ca, token_file)) as client:
-        return client.call(getattr(client.stub, method), request, answer)
-
-
 @app.command()
 def sites(address: Address = LOCAL, ca: Ca = None, token_file: TokenFile = None, as_json: Json = False) -> None:
     """All sites now, and the fleet's totals."""
     from ctl import shaping, tables
     from gridpivot.v1 import operator_pb2 as op
 
-    answer = _ask("ListSites", op.ListSitesRequest(), op.ListSitesResponse, address, ca, token_file)
+    answer = ask("ListSites", op.ListSitesRequest(), op.ListSitesResponse, address, ca, token_file)
     shape = shaping.sites_shape(answer)
     if as_json:
         console.print_json(shape)
@@ -82,7 +77,7 @@ def site(
     from ctl import shaping, tables
     from gridpivot.v1 import operator_pb2 as op
 
-    answer = _ask("ListSites", op.ListSitesRequest(sites=[name]), op.ListSitesResponse, address, ca, token_file)
+    answer = ask("ListSites", op.ListSitesRequest(sites=[name]), op.ListSitesResponse, address, ca, token_file)
     shape = shaping.site_shape(answer.sites[0])
     if as_json:
         console.print_json(shape)
@@ -91,35 +86,24 @@ def site(
 
 
 @app.command()
-def plan(
-    name: Site, address: Address = LOCAL, ca: Ca = None, token_file: TokenFile = None, as_json: Json = False
-) -> None:
-    """The plan in force at a site, and what became of it."""
-    from ctl import shaping, tables
-    from gridpivot.v1 import operator_pb2 as op
-
-    answer = _ask("GetPlan", op.GetPlanRequest(site=name), op.GetPlanResponse, address, ca, token_file)
-    shape = shaping.plan_shape(name, answer)
-    if as_json:
-        console.print_json(shape)
-    else:
-        tables.show(tables.plan_table(shape))
-
-
-@app.command()
 def explain(
-    name: Site, address: Address = LOCAL, ca: Ca = None, token_file: TokenFile = None, as_json: Json = False
+    name: Site,
+    every: Annotated[bool, typer.Option("--all", help="Every period ahead, not only the near ones.")] = False,
+    address: Address = LOCAL,
+    ca: Ca = None,
+    token_file: TokenFile = None,
+    as_json: Json = False,
 ) -> None:
-    """Which constraint binds at a site, and what it costs."""
+    """Which constraint binds at a site now and ahead, what it costs, and what a change would be worth."""
     from ctl import shaping, tables
     from gridpivot.v1 import operator_pb2 as op
 
-    answer = _ask("Explain", op.ExplainRequest(site=name), op.ExplainResponse, address, ca, token_file)
+    answer = ask("Explain", op.ExplainRequest(site=name), op.ExplainResponse, address, ca, token_file, SOLVING_S)
     shape = shaping.explain_shape(answer)
     if as_json:
         console.print_json(shape)
     else:
-        tables.show(tables.explain_table(shape))
+        tables.show(tables.explain_table(shape, every))
 
 
 @app.command()
@@ -149,7 +133,7 @@ def override(
         reason=reason,
         idempotency_key=key or uuid.uuid4().hex,
     )
-    answer = _ask("SetOverride", request, op.SetOverrideResponse, address, ca, token_file)
+    answer = ask("SetOverride", request, op.SetOverrideResponse, address, ca, token_file)
     shape = shapes.OverrideShape(site=name, released=release, ceiling_w=answer.ceiling_w, audit_id=answer.audit_id)
     if as_json:
         console.print_json(shape)
@@ -159,37 +143,32 @@ def override(
 
 @events.command("create")
 def create_event(
-    names: Annotated[str, typer.Option("--sites", help="Sites with commas between them, or '*'.")],
+    names: Sites,
     reason: Reason,
-    ceiling_pct: Annotated[float | None, typer.Option(help="Ceiling in per cent of each site's own.")] = None,
-    ceiling_mw: Annotated[float | None, typer.Option(help="Ceiling at each site [MW].")] = None,
-    start: Annotated[str, typer.Option(help="2024-08-20T19:00Z, now, or +15m.")] = "now",
-    end: Annotated[str | None, typer.Option(help="As --start; without it until released.")] = None,
+    ceiling_pct: CeilingPct = None,
+    ceiling_mw: CeilingMw = None,
+    start: Start = "now",
+    end: End = None,
+    product: Annotated[
+        str, typer.Option(help="Sold capacity that is called (ECRS); without a ceiling, what each site sold of it.")
+    ] = "",
     key: Key = None,
     address: Address = LOCAL,
     ca: Ca = None,
     token_file: TokenFile = None,
     as_json: Json = False,
 ) -> None:
-    """Create a grid event."""
-    from ctl import tables, words
+    """Create a grid event, or call capacity that was sold."""
+    from ctl import tables
     from gridpivot import shapes
     from gridpivot.v1 import operator_pb2 as op
 
-    if (ceiling_pct is None) == (ceiling_mw is None):
-        raise SettingsError("give exactly one of --ceiling-pct and --ceiling-mw")
-    now = datetime.now(UTC)
     request = op.CreateEventRequest(
-        sites=[part.strip() for part in names.split(",") if part.strip()],
-        ceiling_w=None if ceiling_mw is None else ceiling_mw * 1e6,
-        ceiling_ratio=None if ceiling_pct is None else ceiling_pct / 100,
-        # The controller's clock says when "now" is.
-        starts_at_unix_ms=None if start == "now" else words.moment_unix_ms(start, now),
-        ends_at_unix_ms=None if end is None else words.moment_unix_ms(end, now),
+        **event_fields(names, ceiling_pct, ceiling_mw, start, end, product=product),
         reason=reason,
         idempotency_key=key or uuid.uuid4().hex,
     )
-    answer = _ask("CreateEvent", request, op.CreateEventResponse, address, ca, token_file)
+    answer = ask("CreateEvent", request, op.CreateEventResponse, address, ca, token_file)
     shape = shapes.EventShape(event_id=answer.event_id, sites=list(answer.sites), audit_id=answer.audit_id)
     if as_json:
         console.print_json(shape)

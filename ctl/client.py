@@ -14,7 +14,6 @@ from gridpivot.errors import GridpivotError, Refused, SettingsError, Unreachable
 from gridpivot.link.credentials import CLIENT_OPTIONS, client_credentials, read_public, read_secret
 from gridpivot.v1 import operator_pb2_grpc
 
-DEADLINE_S = 10.0
 Answer = TypeVar("Answer")
 
 NO_ANSWER = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
@@ -44,10 +43,10 @@ class Client:
         self._address = address
         self._metadata = (("authorization", f"Bearer {token}"),)
 
-    def call(self, method: Any, request: Any, answer: type[Answer]) -> Answer:
-        """One answer to one request; `method` is one of the stub's."""
+    def call(self, method: Any, request: Any, answer: type[Answer], deadline_s: float) -> Answer:
+        """One answer to one request within `deadline_s`; `method` is one of the stub's."""
         try:
-            reply = method(request, timeout=DEADLINE_S, metadata=self._metadata)
+            reply = method(request, timeout=deadline_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise _sentence(error, self._address) from error
         assert isinstance(reply, answer)

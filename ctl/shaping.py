@@ -6,6 +6,7 @@ from typing import Any
 
 from google.protobuf.message import Message
 
+from gridpivot import dispatch_shapes as decided
 from gridpivot import shapes
 from gridpivot.shapes import utc
 from gridpivot.v1 import operator_pb2 as op
@@ -25,6 +26,8 @@ def _figures(site: op.SiteSummary) -> dict[str, Any]:
         "plan_status": site.plan_status or None,
         "device_count": site.device_count,
         "notes": list(site.notes),
+        "binding": site.binding,
+        "shadow_price_usd_per_mwh": _known(site, "shadow_price_usd_per_mwh"),
     }
     for field in ("report_age_s", "plan_age_s", "price_usd_per_mwh", "price_age_s", "margin_usd_per_h"):
         figures[field] = _known(site, field)
@@ -170,4 +173,83 @@ def explain_shape(answer: op.ExplainResponse) -> shapes.ExplainShape:
         binding=[shapes.BindingFigures(**{f: getattr(b, f) for f in binding_fields}) for b in answer.binding],
         merit=[shapes.MeritFigures(**{f: getattr(m, f) for f in merit_fields}) for m in answer.merit],
         sentences=list(answer.sentences),
+        rung=answer.rung or None,
+        rung_reason=answer.rung_reason,
+        worth=_worth(answer.worth) if answer.HasField("worth") else None,
+        outlook=[_period(period, answer.decided_at_unix_ms) for period in answer.outlook],
+    )
+
+
+def _period(period: op.OutlookPeriod, decided_at_unix_ms: int) -> shapes.OutlookFigures:
+    same = ("width_s", "price_usd_per_mwh", "ceiling_w", "import_w", "mining_w", "ai_w")
+    return shapes.OutlookFigures(
+        starts_at=utc(decided_at_unix_ms + round(period.starts_in_s * 1000)),
+        **{field: getattr(period, field) for field in same},
+        shadow=[shapes.ShadowFigures(name=s.name, kind=s.kind, usd_per_mwh=s.usd_per_mwh) for s in period.shadow],
+    )
+
+
+def _worth(worth: op.Worth) -> shapes.WorthFigures:
+    return shapes.WorthFigures(
+        interconnect_usd_per_mw=worth.interconnect_usd_per_mw,
+        feeder_usd_per_mw={e.name: e.usd for e in worth.feeders},
+        promised_gpu_usd={e.name: e.usd for e in worth.promised_gpus},
+        sold_usd_per_mw={e.name: e.usd for e in worth.sold},
+        notice_usd={e.name: e.usd for e in worth.notice},
+    )
+
+
+def preview_shape(answer: op.PreviewEventResponse) -> decided.PreviewShape:
+    """`plan preview`."""
+    modes = [m.value for m in COMMANDABLE_MODES]
+    same = [f for f in decided.SitePreviewFigures.model_fields if f not in ("classes", "pools")]
+    pool_fields = tuple(decided.PoolPreviewFigures.model_fields)
+    sites = []
+    for s in answer.sites:
+        classes = []
+        for c in s.classes:
+            before = {f"{mode}_machines_before": n for mode, n in zip(modes, c.before, strict=True)}
+            after = {f"{mode}_machines_after": n for mode, n in zip(modes, c.after, strict=True)}
+            classes.append(decided.ClassPreviewFigures(name=c.name, **before, **after))
+        pools = [decided.PoolPreviewFigures(**{f: getattr(p, f) for f in pool_fields}) for p in s.pools]
+        figures = {field: getattr(s, field) for field in same}
+        sites.append(decided.SitePreviewFigures(**figures, classes=classes, pools=pools))
+    return decided.PreviewShape(
+        cost_usd=answer.cost_usd,
+        notice_usd=answer.notice_usd,
+        horizon_s=answer.horizon_s,
+        solve_s=answer.solve_s,
+        sites=sites,
+        left_out=list(answer.left_out),
+    )
+
+
+def decisions_shape(answer: op.ListDecisionsResponse) -> decided.DecisionsShape:
+    """`decisions`."""
+    return decided.DecisionsShape(
+        decisions=[
+            decided.DecisionFigures(
+                decision_id=d.decision_id,
+                decided_at=utc(d.decided_at_unix_ms),
+                trigger=d.trigger,
+                rung=d.rung or None,
+                objective_usd=_known(d, "objective_usd"),
+                plans=d.plans,
+            )
+            for d in answer.decisions
+        ]
+    )
+
+
+def replay_shape(answer: op.ReplayDecisionResponse) -> decided.ReplayShape:
+    """`replay DECISION`."""
+    return decided.ReplayShape(
+        decision_id=answer.decision_id,
+        decided_at=utc(answer.decided_at_unix_ms),
+        same=answer.same,
+        differences=list(answer.differences),
+        sites=answer.sites,
+        plans=answer.plans,
+        solver=answer.solver,
+        solve_s=answer.solve_s,
     )

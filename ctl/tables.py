@@ -10,6 +10,7 @@ from rich.table import Table
 from gridpivot import shapes
 
 DASH = "-"
+NEAR_PERIODS = 16  # the next two hours: 5 min each for an hour, then 15
 
 
 def mw(watts: float | None) -> str:
@@ -56,9 +57,9 @@ def show(*parts: RenderableType) -> None:
 def sites_table(shape: shapes.SitesShape) -> Group:
     """One line per site, totals under it."""
     columns = ("site", "region", "link", "ceiling", "metered", "mining", "AI", "overhead", "hashrate", "plan", "$/MWh")
-    table = _table("", *columns, "$/h", "notes", numbers=(*columns[3:9], "$/MWh", "$/h"))
+    rows = table("", *columns, "shadow", "$/h", "notes", numbers=(*columns[3:9], "$/MWh", "shadow", "$/h"))
     for s in shape.sites:
-        table.add_row(
+        rows.add_row(
             s.site,
             s.region,
             s.link if s.report_age_s is None else f"{s.link} {age(s.report_age_s)}",
@@ -70,13 +71,14 @@ def sites_table(shape: shapes.SitesShape) -> Group:
             hashes(s.hashrate_hs),
             f"{s.plan_status or DASH} {age(s.plan_age_s) if s.plan_age_s is not None else ''}".strip(),
             usd(s.price_usd_per_mwh),
+            usd(s.shadow_price_usd_per_mwh),
             usd(s.margin_usd_per_h),
             "; ".join(s.notes),
         )
     f = shape.fleet
     when = f.last_dispatch_at.strftime("%H:%M:%SZ") if f.last_dispatch_at else "never"
     return Group(
-        table,
+        rows,
         f"{f.sites_connected} of {f.sites} sites connected, {f.devices_reporting:,} devices reporting, {mw(f.power_w)} "
         f"(mining {mw(f.mining_power_w)}, AI {mw(f.ai_power_w)}, overhead {mw(f.overhead_power_w)}), "
         f"{hashes(f.hashrate_hs)}, {usd(f.margin_usd_per_h)} $/h",
@@ -86,7 +88,7 @@ def sites_table(shape: shapes.SitesShape) -> Group:
 
 def site_table(shape: shapes.SiteShape) -> Group:
     """One site, its classes and pools."""
-    facts = _table(shape.site, "", " ")
+    facts = table(shape.site, "", " ")
     for name, value in (
         ("region", shape.region),
         ("link", f"{shape.link}, last roll-up {age(shape.report_age_s)} ago"),
@@ -108,10 +110,14 @@ def site_table(shape: shapes.SiteShape) -> Group:
         ),
         ("price", f"{usd(shape.price_usd_per_mwh)} $/MWh, {age(shape.price_age_s)} old"),
         ("margin", f"{usd(shape.margin_usd_per_h)} $/h"),
+        (
+            "binds",
+            f"{shape.binding}, {usd(shape.shadow_price_usd_per_mwh)} $ for one more MWh" if shape.binding else DASH,
+        ),
         ("notes", "; ".join(shape.notes) or DASH),
     ):
         facts.add_row(name, value)
-    classes = _table(
+    classes = table(
         "",
         "class",
         "power",
@@ -124,7 +130,7 @@ def site_table(shape: shapes.SiteShape) -> Group:
     for c in shape.classes:
         states = ", ".join(f"{n} {word}" for word, n in c.state_counts.items() if n)
         classes.add_row(c.name, mw(c.power_w), hashes(c.hashrate_hs), str(c.available), str(c.silent), states)
-    pools = _table("", "pool", "power", "limit", "demand", "GPUs", numbers=("power", "limit", "demand", "GPUs"))
+    pools = table("", "pool", "power", "limit", "demand", "GPUs", numbers=("power", "limit", "demand", "GPUs"))
     for p in shape.pools:
         pools.add_row(p.name, mw(p.power_w), mw(p.limit_w), mw(p.demand_w), str(p.gpus_present))
     return Group(facts, *([classes] if shape.classes else []), *([pools] if shape.pools else []))
@@ -134,13 +140,13 @@ def plan_table(shape: shapes.PlanShape) -> Group:
     """A plan and its fate."""
     if shape.epoch is None:
         return Group(f"{shape.site}: no plan yet; it has not reported since the controller started")
-    classes = _table(
+    classes = table(
         "", "class", "sleep", "low", "normal", "turbo", "$/MWh", numbers=("sleep", "low", "normal", "turbo", "$/MWh")
     )
     for c in shape.classes:
         counts = (c.sleep_machines, c.low_machines, c.normal_machines, c.turbo_machines)
         classes.add_row(c.name, *(f"{n:.1f}" for n in counts), usd(c.value_usd_per_mwh))
-    pools = _table(
+    pools = table(
         "", "pool", "most", "expected", "fallback", "$/MWh", numbers=("most", "expected", "fallback", "$/MWh")
     )
     for p in shape.pools:
@@ -158,25 +164,39 @@ def plan_table(shape: shapes.PlanShape) -> Group:
     return Group(*lines, classes, *([pools] if shape.pools else []), f"heard: {', '.join(fate) or 'nothing yet'}")
 
 
-def explain_table(shape: shapes.ExplainShape) -> Group:
-    """Why."""
-    merit = _table(
-        "", "name", "load", "$/MWh", "planned", "available", "why", numbers=("$/MWh", "planned", "available")
-    )
+def explain_table(shape: shapes.ExplainShape, every: bool = False) -> Group:
+    """Why, and what is ahead: the near periods in which something binds or changes, or `every` one."""
+    merit = table("", "name", "load", "$/MWh", "planned", "available", "why", numbers=("$/MWh", "planned", "available"))
     for m in shape.merit:
         merit.add_row(m.name, m.load, usd(m.value_usd_per_mwh), mw(m.planned_w), mw(m.available_w), m.why)
     binding = [f"binds: {b.name}, worth {usd(b.shadow_price_usd_per_mwh)} $/MWh" for b in shape.binding]
     return Group(
-        f"{shape.site}, as dispatch sees it:",
+        f"{shape.site}, as dispatch sees it{f' (rung {shape.rung})' if shape.rung else ''}:",
         *shape.sentences,
         *(binding or ["nothing binds"]),
         merit,
+        *([_outlook(shape, every)] if shape.outlook else []),
         f"decided {at(shape.decided_at)}: {shape.trigger}",
     )
 
 
-def _table(title: str, *columns: str, numbers: tuple[str, ...] = ()) -> Table:
-    table = Table(title=title or None, box=None, header_style="bold", pad_edge=False, title_justify="left")
+def _outlook(shape: shapes.ExplainShape, every: bool) -> Table:
+    numbers = ("min", "$/MWh", "ceiling", "import", "mining", "AI")
+    out = table("", "from", *numbers, "binds, $/MWh", numbers=numbers)
+    for o in shape.outlook if every else shape.outlook[:NEAR_PERIODS]:
+        out.add_row(
+            at(o.starts_at),
+            f"{o.width_s / 60:.0f}",
+            usd(o.price_usd_per_mwh),
+            *map(mw, (o.ceiling_w, o.import_w, o.mining_w, o.ai_w)),
+            ", ".join(f"{s.name} {usd(s.usd_per_mwh)}" for s in o.shadow) or DASH,
+        )
+    return out
+
+
+def table(title: str, *columns: str, numbers: tuple[str, ...] = ()) -> Table:
+    """An empty table; columns in `numbers` stand to the right."""
+    out = Table(title=title or None, box=None, header_style="bold", pad_edge=False, title_justify="left")
     for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
-    return table
+        out.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    return out

@@ -101,6 +101,17 @@ MEANING: dict[type[StrEnum], dict[str, str]] = {
         "hold": "the lease ended: what runs stays, nothing is raised above the fallback",
         "safe_posture": "the lease ended: mining off, or guaranteed AI only",
     },
+    v.ConstraintKind: {
+        "ceiling": "the site's own ceiling, or an operator's override",
+        "event": "the ceiling of a grid event",
+        "feeder": "the limit of one feeder",
+        "ramp": "how fast import may fall or rise",
+        "floor": "the fleet's least hashrate",
+        "sold": "reduction sold to the grid: so much load must run that can be shed",
+        "achievable": "the most that containers and PDUs let a class draw",
+        "demand_charge": "the billing period's peak so far: more would raise the charge",
+        "backlog": "the deadline of deferrable AI work",
+    },
     v.Stage: {
         "observe": "reads and reports; commands nothing",
         "shadow": "decides and logs; commands nothing",

@@ -84,6 +84,8 @@ class SiteFigures(Figures):
     price_age_s: float | None = None
     margin_usd_per_h: float | None = None
     notes: list[str] = []
+    binding: str = ""  # dearest constraint of the newest decision; empty = none binds
+    shadow_price_usd_per_mwh: float | None = None
 
 
 class FleetFigures(Figures):
@@ -201,8 +203,40 @@ class MeritFigures(Figures):
     why: str
 
 
+class ShadowFigures(Figures):
+    """What one more MWh under a constraint would earn in a period."""
+
+    name: str
+    kind: str
+    usd_per_mwh: float
+
+
+class OutlookFigures(Figures):
+    """One period of a site's plan ahead; `shadow` holds the constraints that bind in it, dearest first."""
+
+    starts_at: datetime | None
+    width_s: float
+    price_usd_per_mwh: float
+    ceiling_w: float
+    import_w: float
+    mining_w: float
+    ai_w: float
+    shadow: list[ShadowFigures]
+
+
+class WorthFigures(Figures):
+    """What changes at a site would be worth over the horizon [USD]: one more MW, one promised GPU or sold MW less,
+    one hour more notice; by feeder, pool, product and event."""
+
+    interconnect_usd_per_mw: float
+    feeder_usd_per_mw: dict[str, float]
+    promised_gpu_usd: dict[str, float]
+    sold_usd_per_mw: dict[str, float]
+    notice_usd: dict[str, float]
+
+
 class ExplainShape(Document):
-    """`gridpivot explain SITE --json`."""
+    """`gridpivot explain SITE --json`. Where nothing was solved `worth` is null and `outlook` empty."""
 
     site: str
     decided_at: datetime | None
@@ -210,6 +244,10 @@ class ExplainShape(Document):
     binding: list[BindingFigures]
     merit: list[MeritFigures]
     sentences: list[str]
+    rung: str | None = None
+    rung_reason: str = ""
+    worth: WorthFigures | None = None
+    outlook: list[OutlookFigures] = []
 
 
 class OverrideShape(Document):

@@ -132,6 +132,20 @@ class Rung(StrEnum):
     SAFE_POSTURE = "safe_posture"
 
 
+class ConstraintKind(StrEnum):
+    """What kind of limit holds a plan back, or holds load up. Closed: metrics have these and no names of events."""
+
+    CEILING = "ceiling"
+    EVENT = "event"
+    FEEDER = "feeder"
+    RAMP = "ramp"
+    FLOOR = "floor"
+    SOLD = "sold"
+    ACHIEVABLE = "achievable"
+    DEMAND_CHARGE = "demand_charge"
+    BACKLOG = "backlog"
+
+
 class Stage(StrEnum):
     """How far a site has been commissioned. Only shed_only and full ever command."""
 

@@ -33,11 +33,11 @@ def _state(site: op.SiteSummary) -> Text:
 
 
 def table(answer: op.ListSitesResponse) -> Table:
-    """Per site: region, ceiling, power, split, hashrate, plan and its age, state."""
+    """Per site: region, ceiling, power, split, hashrate, price, what one more MWh would earn, plan and its age, state."""
     drawn = Table(expand=False, pad_edge=False, box=None, header_style="bold")
     for name in ("site", "region"):
         drawn.add_column(name)
-    for name in ("ceiling", "MW", "mining", "AI", "over", "PH/s", "$/MWh", "plan", "age"):
+    for name in ("ceiling", "MW", "mining", "AI", "over", "PH/s", "$/MWh", "shadow", "plan", "age"):
         drawn.add_column(name, justify="right")
     drawn.add_column("state")
     for site in answer.sites:
@@ -53,6 +53,7 @@ def table(answer: op.ListSitesResponse) -> Table:
             _mw(rollup.overhead_power_w if rollup.HasField("overhead_power_w") else None),
             f"{rollup.hashrate_hs / 1e15:.0f}" if rollup.HasField("hashrate_hs") else "?",
             f"{site.price_usd_per_mwh:.0f}" if site.HasField("price_usd_per_mwh") else "?",
+            f"{site.shadow_price_usd_per_mwh:.0f}" if site.HasField("shadow_price_usd_per_mwh") else "-",
             f"{rollup.plan_epoch}.{rollup.plan_version}",
             _age(site.plan_age_s if site.HasField("plan_age_s") else None),
             _state(site),

@@ -9,19 +9,23 @@ from __future__ import annotations
 import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypedDict
 
 import grpc
 
+from controller.api import telling
 from controller.api.summary import fleet_summary, site_summary
 from controller.operations import Operations
 from controller.planner import PlanLoop
+from controller.questions import Questions
 from gridpivot.errors import GridpivotError, Refused
 from gridpivot.observability import get_logger
 from gridpivot.v1 import operator_pb2 as op
 from gridpivot.v1 import operator_pb2_grpc, plan_pb2
+from gridpivot.vocabulary import Rung
 
 Context = grpc.aio.ServicerContext[Any, Any]
+DECISIONS, MOST_DECISIONS = 20, 1_000
 ACTOR = "operator"  # one token, one actor; identities per person come with enrolment
 log = get_logger(__name__)
 
@@ -33,6 +37,7 @@ class OperatorServicer(operator_pb2_grpc.OperatorServiceServicer):
         if len(token) < 16:
             raise GridpivotError("operator token is shorter than 16 characters; run gridpivot-controller init")
         self._operations, self._loop = operations, loop
+        self._questions = Questions(operations.ledger, loop.parameters)
         self._expected = f"Bearer {token}".encode()
 
     async def ListSites(self, request: op.ListSitesRequest, context: Context) -> op.ListSitesResponse:  # noqa: N802
@@ -40,7 +45,12 @@ class OperatorServicer(operator_pb2_grpc.OperatorServiceServicer):
         async with self._answering(context):
             operations, now = self._operations, self._operations.clock.now()
             state = {site.name: site for site in operations.see(now).sites}
-            summaries = [site_summary(operations, live, state.get(live.name), now) for live in operations.fleet]
+            last = self._loop.last
+            decided = {d.site: d for d in last.decision.sites} if last is not None else {}
+            summaries = [
+                site_summary(operations, live, state.get(live.name), decided.get(live.name), now)
+                for live in operations.fleet
+            ]
             wanted = {operations.known(name) for name in request.sites}
             return op.ListSitesResponse(
                 sites=[s for s in summaries if not wanted or s.site in wanted],
@@ -64,8 +74,11 @@ class OperatorServicer(operator_pb2_grpc.OperatorServiceServicer):
             found = self._loop.explanation(site)
             if found is None:
                 raise Refused(f"no decision on {site} yet: it has not reported since the controller started")
-            explanation, at = found
-            return explanation.to_proto(at.unix_ms)
+            explanation, last = found
+            notice_usd: tuple[tuple[str, float], ...] = ()
+            if explanation.rung is Rung.PLAN:
+                notice_usd = await self._questions.notice(last.fleet, site)
+            return telling.explained(explanation, last.at.unix_ms, notice_usd)
         raise AssertionError("unreachable: _answering aborts")
 
     async def SetOverride(self, request: op.SetOverrideRequest, context: Context) -> op.SetOverrideResponse:  # noqa: N802
@@ -89,17 +102,39 @@ class OperatorServicer(operator_pb2_grpc.OperatorServiceServicer):
         async with self._answering(context):
             done = await self._operations.create_event(
                 tuple(request.sites),
-                ceiling_w=request.ceiling_w if request.HasField("ceiling_w") else None,
-                ceiling_ratio=request.ceiling_ratio if request.HasField("ceiling_ratio") else None,
-                starts_at_unix_ms=request.starts_at_unix_ms if request.HasField("starts_at_unix_ms") else None,
-                ends_at_unix_ms=request.ends_at_unix_ms if request.HasField("ends_at_unix_ms") else None,
+                **_event(request),
                 reason=request.reason,
                 key=request.idempotency_key,
                 actor=ACTOR,
+                product=request.product,
             )
             self._loop.wake()
             log.info("grid event", event_id=done.event_id, sites=len(done.sites), audit_id=done.audit_id)
             return op.CreateEventResponse(event_id=done.event_id, sites=done.sites, audit_id=done.audit_id)
+        raise AssertionError("unreachable: _answering aborts")
+
+    async def PreviewEvent(self, request: op.PreviewEventRequest, context: Context) -> op.PreviewEventResponse:  # noqa: N802
+        """What a grid event would do; nothing is recorded, nothing is sent."""
+        async with self._answering(context):
+            operations, now = self._operations, self._operations.clock.now()
+            windows = operations.event_windows(tuple(request.sites), **_event(request), now=now)
+            return telling.previewed(await self._questions.preview(operations.see(now), windows))
+        raise AssertionError("unreachable: _answering aborts")
+
+    async def ListDecisions(self, request: op.ListDecisionsRequest, context: Context) -> op.ListDecisionsResponse:  # noqa: N802
+        """The newest decisions."""
+        async with self._answering(context):
+            limit = min(request.limit or DECISIONS, MOST_DECISIONS)
+            return telling.listed(await self._operations.ledger.decision_lines(limit))
+        raise AssertionError("unreachable: _answering aborts")
+
+    async def ReplayDecision(self, request: op.ReplayDecisionRequest, context: Context) -> op.ReplayDecisionResponse:  # noqa: N802
+        """A decision taken again from its record."""
+        async with self._answering(context):
+            record, done = await self._questions.replay(request.decision_id)
+            if not done.same:
+                log.warning("replay differs", decision_id=record.decision_id, differences=list(done.differences))
+            return telling.replayed(record, done)
         raise AssertionError("unreachable: _answering aborts")
 
     @asynccontextmanager
@@ -118,3 +153,20 @@ class OperatorServicer(operator_pb2_grpc.OperatorServiceServicer):
         except GridpivotError as error:
             log.exception("operator call failed")
             await context.abort(grpc.StatusCode.INTERNAL, str(error))
+
+
+class _Event(TypedDict):
+    ceiling_w: float | None
+    ceiling_ratio: float | None
+    starts_at_unix_ms: int | None
+    ends_at_unix_ms: int | None
+
+
+def _event(request: op.CreateEventRequest | op.PreviewEventRequest) -> _Event:
+    """Ceiling and times as asked; None where a field was not given."""
+    return {
+        "ceiling_w": request.ceiling_w if request.HasField("ceiling_w") else None,
+        "ceiling_ratio": request.ceiling_ratio if request.HasField("ceiling_ratio") else None,
+        "starts_at_unix_ms": request.starts_at_unix_ms if request.HasField("starts_at_unix_ms") else None,
+        "ends_at_unix_ms": request.ends_at_unix_ms if request.HasField("ends_at_unix_ms") else None,
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from controller.dispatch.inputs import SiteState
+from controller.dispatch.inputs import SiteDecision, SiteState
 from controller.fleet.state import margin_usd_per_h
 from controller.fleet.tables import SiteLive
 from controller.operations import Operations
@@ -18,8 +18,11 @@ SILENT_RATIO = 0.05  # more silent miners than this are worth a word
 NEAR_RATIO = 0.98
 
 
-def site_summary(operations: Operations, live: SiteLive, state: SiteState | None, now: Instant) -> op.SiteSummary:
-    """One site now."""
+def site_summary(
+    operations: Operations, live: SiteLive, state: SiteState | None, decided: SiteDecision | None, now: Instant
+) -> op.SiteSummary:
+    """One site now; `decided` is its part of the newest decision."""
+    dearest = decided.binding[0] if decided is not None and decided.binding else None
     posted = operations.board.posted(live.name)
     price, price_age_s = operations.book.usd_per_mwh(live.region, now)
     margin = None
@@ -38,6 +41,8 @@ def site_summary(operations: Operations, live: SiteLive, state: SiteState | None
         price_age_s=price_age_s,
         margin_usd_per_h=margin,
         notes=notes(operations, live, now),
+        binding="" if dearest is None else dearest.name,
+        shadow_price_usd_per_mwh=None if dearest is None else dearest.shadow_price_usd_per_mwh,
     )
 
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from controller.dispatch.constraints import holds_load_up, kind_of, mw, named_shadow, sentence, subject_of
 from controller.dispatch.inputs import (
     Binding,
     ClassDecision,
     ClassState,
     Decision,
     FleetState,
+    Outlook,
     PoolDecision,
     PoolState,
     SiteDecision,
     SiteState,
+    Worth,
 )
-from gridpivot.v1 import operator_pb2 as op
-from gridpivot.vocabulary import COMMANDABLE_MODES, Load, Mode
+from gridpivot.vocabulary import COMMANDABLE_MODES, ConstraintKind, Load, Mode, Rung
 
-FLOOR = "fleet hashrate floor"
+WORTH_SAYING_USD = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,54 +36,66 @@ class Merit:
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """One period of the plan ahead, with the constraints that bind in it under their proper names, dearest first."""
+
+    period: Outlook
+    shadow: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
-    """All of it for one site; `binding` dearest first, `merit` cheapest first."""
+    """All of it for one site; `binding` dearest first, `merit` cheapest first. Where nothing was solved `worth` is
+    None and `ahead` empty, and `rung` says what stands in the solution's place."""
 
     site: str
     trigger: str
     binding: tuple[Binding, ...]
     merit: tuple[Merit, ...]
     sentences: tuple[str, ...]
-
-    def to_proto(self, decided_at_unix_ms: int) -> op.ExplainResponse:
-        """Wire form."""
-        return op.ExplainResponse(
-            site=self.site,
-            decided_at_unix_ms=decided_at_unix_ms,
-            trigger=self.trigger,
-            binding=[
-                op.BindingConstraint(name=b.name, limit=b.limit, shadow_price_usd_per_mwh=b.shadow_price_usd_per_mwh)
-                for b in self.binding
-            ],
-            merit=[
-                op.MeritEntry(
-                    name=m.name,
-                    load=m.load.value,
-                    value_usd_per_mwh=m.value_usd_per_mwh,
-                    planned_w=m.planned_w,
-                    available_w=m.available_w,
-                    why=m.why,
-                )
-                for m in self.merit
-            ],
-            sentences=list(self.sentences),
-        )
+    rung: Rung = Rung.PLAN
+    rung_reason: str = ""
+    ahead: tuple[Ahead, ...] = ()
+    worth: Worth | None = None
 
 
 def explain(decision: Decision, fleet: FleetState, site: str, trigger: str) -> Explanation:
     """The explanation of `decision` for one site, from the state it was taken on; raises KeyError for an unknown site."""
-    pairs = {s.name: (s, d) for s, d in zip(fleet.sites, decision.sites, strict=True)}
-    state, chosen = pairs[site]
+    state = {s.name: s for s in fleet.sites}[site]
+    chosen = {d.site: d for d in decision.sites}[site]
     price = state.prices[0].usd_per_mwh if state.prices else None
     binding = tuple(sorted(chosen.binding, key=lambda b: -b.shadow_price_usd_per_mwh))
-    limit = binding[0] if binding else None
-    merit = [_mining(c, d, price, limit) for c, d in zip(state.classes, chosen.classes, strict=True)]
-    merit += [_ai(p, d, price, limit) for p, d in zip(state.pools, chosen.pools, strict=True)]
+    ahead = tuple(Ahead(period, named_shadow(period, state)) for period in chosen.outlook)
+    merit = [_mining(c, d, price, binding) for c, d in zip(state.classes, chosen.classes, strict=True)]
+    merit += [_ai(p, d, price, binding) for p, d in zip(state.pools, chosen.pools, strict=True)]
     merit.sort(key=lambda m: (m.value_usd_per_mwh, m.name))
-    sentences = [trigger, *_circumstances(state, chosen, fleet, price)]
-    sentences += [_bound(b) for b in binding] or ["Nothing binds: every load here runs as far as it earns."]
+    solved = chosen.rung is Rung.PLAN
+    sentences = [trigger]
+    if not solved:
+        sentences.append(f"Not solved, on rung {chosen.rung.value}: {chosen.rung_reason}. {STANDS_IN[chosen.rung]}")
+    sentences += _circumstances(state, chosen, fleet, price)
+    if solved:
+        sentences += [sentence(b) for b in binding] or ["Nothing binds: every load here runs as far as it earns."]
+        sentences += [*_dearest_ahead(ahead), *_worth(chosen.worth, chosen.outlook)]
     sentences += [f"{m.name}: {m.why}" for m in merit]
-    return Explanation(site, trigger, binding, tuple(merit), tuple(sentences))
+    return Explanation(
+        site,
+        trigger,
+        binding,
+        tuple(merit),
+        tuple(sentences),
+        chosen.rung,
+        chosen.rung_reason,
+        ahead,
+        chosen.worth if solved else None,
+    )
+
+
+STANDS_IN = {
+    Rung.CLIPPED_PLAN: "Its last plan stands, cut to what is allowed and there now.",
+    Rung.MERIT_ORDER: "The cheapest loads give way first; nothing looks ahead.",
+    Rung.HOLD: "What is commanded now stays, under the ceilings in force.",
+}
 
 
 def _circumstances(state: SiteState, chosen: SiteDecision, fleet: FleetState, price: float | None) -> list[str]:
@@ -92,37 +106,60 @@ def _circumstances(state: SiteState, chosen: SiteDecision, fleet: FleetState, pr
         said.append(
             f"Power costs {price:.2f} USD/MWh now; hashprice is {fleet.hashprice_usd_per_ph_day:.2f} USD/PH/day."
         )
-    said.append(f"Planned import is {_mw(chosen.expected_power_w)} of {_mw(chosen.ceiling_w)} allowed.")
+    said.append(f"Planned import is {mw(chosen.expected_power_w)} of {mw(chosen.ceiling_w)} allowed.")
     for window in sorted(state.windows, key=lambda w: w.starts_in_s):
         if window.starts_in_s > 0:
             said.append(
-                f"Event {window.event_id} lowers the ceiling to {_mw(window.ceiling_w)} in {window.starts_in_s:.0f} s."
+                f"Event {window.event_id} lowers the ceiling to {mw(window.ceiling_w)} in {window.starts_in_s:.0f} s."
             )
         elif window.ends_in_s is None or window.ends_in_s > 0:
             end = "until released" if window.ends_in_s is None else f"for another {window.ends_in_s:.0f} s"
-            said.append(f"Event {window.event_id} holds the ceiling at {_mw(window.ceiling_w)} {end}.")
+            said.append(f"Event {window.event_id} holds the ceiling at {mw(window.ceiling_w)} {end}.")
     silent = sum(c.silent for c in state.classes)
     if silent:
         watts = sum(c.silent_power_w for c in state.classes)
-        said.append(f"{silent} silent machines are charged {_mw(watts)} and moved by nobody.")
+        said.append(f"{silent} silent machines are charged {mw(watts)} and moved by nobody.")
     if not state.connected:
         said.append("The site is not connected: it stands on its last plan until it is.")
     return said
 
 
-def _bound(binding: Binding) -> str:
-    if binding.name.endswith("ramp"):
-        limit = f"{_mw(binding.limit)} per minute"
-    elif binding.name == FLOOR:
-        limit = f"{binding.limit / 1e18:.2f} EH/s"
-    else:
-        limit = _mw(binding.limit)
-    return (
-        f"The {binding.name} of {limit} binds: one more MWh would be worth {binding.shadow_price_usd_per_mwh:.2f} USD."
-    )
+def _dearest_ahead(ahead: tuple[Ahead, ...]) -> list[str]:
+    """Where the plan ahead is tightest, in one sentence; nothing where no later period binds."""
+    later = [(usd, name, one.period) for one in ahead[1:] for name, usd in one.shadow]
+    if not later:
+        return []
+    usd, name, period = max(later, key=lambda found: found[0])
+    hours = period.starts_in_s / 3600
+    return [f"Ahead, the {name} binds most, {hours:.1f} h from now: one more MWh would be worth {usd:.2f} USD then."]
 
 
-def _mining(state: ClassState, chosen: ClassDecision, price: float | None, limit: Binding | None) -> Merit:
+def _worth(worth: Worth, outlook: tuple[Outlook, ...]) -> list[str]:
+    over = f"over the next {(outlook[-1].starts_in_s + outlook[-1].width_s) / 3600:.0f} h" if outlook else "from now on"
+    lines = [(f"One more MW of interconnect {over} would be worth", worth.interconnect_usd_per_mw)]
+    lines += [(f"One more MW of feeder {name} {over} would be worth", usd) for name, usd in worth.feeder_usd_per_mw]
+    lines += [(f"One promised GPU less in {name} {over} would be worth", usd) for name, usd in worth.promised_gpu_usd]
+    lines += [(f"One MW of {name} sold less {over} would be worth", usd) for name, usd in worth.sold_usd_per_mw]
+    said = [f"{words} {usd:.2f} USD." for words, usd in lines if usd >= WORTH_SAYING_USD]
+    # A pool that earns more than what it displaces is a loss to be without, promised or not.
+    return said + [
+        f"One promised GPU less in {name} {over} would lose {-usd:.2f} USD."
+        for name, usd in worth.promised_gpu_usd
+        if usd <= -WORTH_SAYING_USD
+    ]
+
+
+def _keeps_down(binding: tuple[Binding, ...], feeder: str, class_name: str = "") -> Binding | None:
+    """The dearest constraint that can be why a load on this feeder does not run; None if there is none."""
+    own = {ConstraintKind.FEEDER: feeder, ConstraintKind.ACHIEVABLE: class_name}
+    for b in binding:
+        kind = kind_of(b.name)
+        if not holds_load_up(b.name) and (kind not in own or subject_of(b.name) == own[kind]):
+            return b
+    return None
+
+
+def _mining(state: ClassState, chosen: ClassDecision, price: float | None, binding: tuple[Binding, ...]) -> Merit:
     modes = state.miner_class.modes
     normal_w = modes[Mode.NORMAL].power_w
     powers = [modes[m].power_w if m in modes else normal_w for m in COMMANDABLE_MODES]
@@ -130,9 +167,13 @@ def _mining(state: ClassState, chosen: ClassDecision, price: float | None, limit
     sleep, low, _, turbo = chosen.machines
     counts = [f"{n:.0f} {word}" for n, word in ((sleep, "asleep"), (low, "in low"), (turbo, "in turbo")) if n >= 0.5]
     earns = f"earns {chosen.value_usd_per_mwh:.2f} USD/MWh in normal mode"
+    limit = _keeps_down(binding, state.feeder, state.miner_class.name)
+    loses = price is not None and chosen.value_usd_per_mwh <= price
     if sleep < 0.5 and low < 0.5:
-        why = f"all {state.available} awake{f', {counts[0]}' if counts else ''}; it {earns}."
-    elif price is not None and chosen.value_usd_per_mwh <= price:
+        why = f"all {state.available} awake{f', {counts[0]}' if counts else ''}; it {earns}"
+        kept_up = next((b.name for b in binding if holds_load_up(b.name)), None)
+        why += f", less than power, and runs for the {kept_up}." if loses and kept_up else "."
+    elif loses:
         why = f"{', '.join(counts)} of {state.available}; it {earns}, less than power at {price:.2f}."
     elif limit is not None:
         why = f"{', '.join(counts)} of {state.available}; it {earns} and gives way under the {limit.name}."
@@ -141,21 +182,20 @@ def _mining(state: ClassState, chosen: ClassDecision, price: float | None, limit
     return Merit(chosen.name, Load.MINING, chosen.value_usd_per_mwh, planned_w, state.available * max(powers), why)
 
 
-def _ai(state: PoolState, chosen: PoolDecision, price: float | None, limit: Binding | None) -> Merit:
+def _ai(state: PoolState, chosen: PoolDecision, price: float | None, binding: tuple[Binding, ...]) -> Merit:
     pool = state.pool
     wanted_w = pool.max_w if state.demand_w is None else min(pool.max_w, max(pool.baseline_w, state.demand_w))
     short_w = wanted_w - chosen.expected_w
+    limit = _keeps_down(binding, state.feeder)
     earns = f"the last megawatt-hour earns {chosen.value_usd_per_mwh:.2f} USD"
     if short_w <= 1_000.0:
         asked = "its most, as its demand is unknown" if state.demand_w is None else "all it asks for"
-        why = f"{pool.priority.value} AI gets {asked}, {_mw(chosen.expected_w)}; {earns}."
+        why = f"{pool.priority.value} AI gets {asked}, {mw(chosen.expected_w)}; {earns}."
+    elif state.backlog:
+        why = f"{pool.priority.value} AI works off {state.backlog} with {mw(chosen.expected_w)} and may wait; {earns}."
     elif limit is not None:
-        why = f"{pool.priority.value} AI lacks {_mw(short_w)} of {_mw(wanted_w)} under the {limit.name}; {earns}."
+        why = f"{pool.priority.value} AI lacks {mw(short_w)} of {mw(wanted_w)} under the {limit.name}; {earns}."
     else:
         cost = "power" if price is None else f"power at {price:.2f}"
-        why = f"{pool.priority.value} AI lacks {_mw(short_w)} of {_mw(wanted_w)}: the rest earns less than {cost}."
+        why = f"{pool.priority.value} AI lacks {mw(short_w)} of {mw(wanted_w)}: the rest earns less than {cost}."
     return Merit(pool.name, Load.AI, chosen.value_usd_per_mwh, chosen.expected_w, wanted_w, why)
-
-
-def _mw(watts: float) -> str:
-    return f"{watts / 1e6:.2f} MW"

@@ -120,6 +120,8 @@ def _changes(old: SiteState, new: SiteState, limits: Thresholds) -> Iterator[tup
         yield 1e6, f"Event {min(ended)} at {new.name} is over"
     if new.connected and not old.connected:
         yield 1e5, f"Site {new.name} is connected"
+    if new.stale != old.stale:
+        yield 1e5, f"Reports of {new.name} {'are too old to plan on' if new.stale else 'come again'}"
     if old.prices and new.prices:
         before, price = old.prices[0].usd_per_mwh, new.prices[0].usd_per_mwh
         size = abs(price - before) / max(limits.price_usd_per_mwh, limits.price_ratio * abs(before))

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 
 from controller.dispatch.inputs import Window
+from controller.events.calls import Called
 from gridpivot.clock import Instant
 from gridpivot.errors import Refused
 
@@ -42,11 +43,13 @@ class Order:
     created_at_unix_ms: int
     accepted_monotonic_s: float | None = None  # None after a restart
     released_at_unix_ms: int | None = None
+    product: str = ""  # sold capacity that this event calls
+    ceilings_w: Mapping[str, float] = field(default_factory=dict)  # by site, over `ceiling_w`
 
-    def ceiling_for(self, own_ceiling_w: float) -> float:
+    def ceiling_for(self, site: str, own_ceiling_w: float) -> float:
         """Ceiling at a site whose own is `own_ceiling_w` [W]; never above it."""
         asked = self.ceiling_w if self.ceiling_w is not None else own_ceiling_w * (self.ceiling_ratio or 0.0)
-        return min(own_ceiling_w, asked)
+        return min(own_ceiling_w, self.ceilings_w.get(site, asked))
 
     def starts_in_s(self, now: Instant) -> float:
         """Seconds until it starts by the earlier clock; negative once it has."""
@@ -118,23 +121,40 @@ class Orders:
 
     def effective_ceiling_w(self, site: str, own_ceiling_w: float, now: Instant) -> float:
         """The lowest ceiling in force at a site [W]."""
-        return min((o.ceiling_for(own_ceiling_w) for o in self.at(site, now) if o.active(now)), default=own_ceiling_w)
+        return min(
+            (o.ceiling_for(site, own_ceiling_w) for o in self.at(site, now) if o.active(now)), default=own_ceiling_w
+        )
 
     def overridden_ceiling_w(self, site: str, own_ceiling_w: float, now: Instant) -> float:
         """The site's own ceiling, or lower by an operator's override in force [W]."""
         overrides = self.at(site, now, OrderKind.OVERRIDE)
-        return min((o.ceiling_for(own_ceiling_w) for o in overrides if o.active(now)), default=own_ceiling_w)
+        return min((o.ceiling_for(site, own_ceiling_w) for o in overrides if o.active(now)), default=own_ceiling_w)
 
     def windows(self, site: str, own_ceiling_w: float, now: Instant) -> tuple[Window, ...]:
         """Grid events at a site as dispatch and plans want them: seconds from now; one in force starts at or before 0."""
         return tuple(
-            Window(o.order_id, o.ceiling_for(own_ceiling_w), o.starts_in_s(now), o.ends_in_s(now))
+            Window(o.order_id, o.ceiling_for(site, own_ceiling_w), o.starts_in_s(now), o.ends_in_s(now))
             for o in self.at(site, now, OrderKind.EVENT)
+        )
+
+    def calls(self, site: str, now: Instant) -> tuple[Called, ...]:
+        """Calls of sold capacity at a site: to come, in force, or ended within the last day (they may have a rest)."""
+        return tuple(
+            Called(o.product, o.starts_in_s(now), _ended_s(o, now))
+            for o in self.by_id.values()
+            if o.product and site in o.sites
         )
 
     def reasons(self) -> dict[str, str]:
         """Why, by order id, for plans."""
         return {i: o.reason for i, o in self.by_id.items()}
+
+
+def _ended_s(order: Order, now: Instant) -> float | None:
+    """When it ends, or ended [s from now]; a release counts from its moment."""
+    if order.released_at_unix_ms is not None:
+        return order.released_at_unix_ms / 1000 - now.unix_s
+    return order.ends_in_s(now)
 
 
 def replace_seconds(now: Instant, seconds: float) -> Instant:
@@ -180,12 +200,17 @@ def grid_event(
     ends_at_unix_ms: int | None,
     reason: str,
     now: Instant,
+    product: str = "",
+    ceilings_w: Mapping[str, float] | None = None,
 ) -> Order:
-    """A grid event over sites; raises Refused when it names none, no ceiling or two, or ends before it starts."""
+    """A grid event over sites; raises Refused when it names none, no ceiling or two, or ends before it starts.
+
+    `ceilings_w` are ceilings by site, in the place of the one for all.
+    """
     if not sites:
         raise Refused("event names no site; give --sites a,b or --sites '*'")
-    if (ceiling_w is None) == (ceiling_ratio is None):
-        raise Refused("event needs exactly one of a ceiling in watts and a ceiling in per cent")
+    if (ceiling_w is not None) + (ceiling_ratio is not None) + (ceilings_w is not None) != 1:
+        raise Refused("event needs exactly one of a ceiling in watts, a ceiling in per cent, and a sold product")
     if ceiling_w is not None:
         _watts(ceiling_w)
     if ceiling_ratio is not None and not (math.isfinite(ceiling_ratio) and 0 <= ceiling_ratio <= 1):
@@ -205,6 +230,8 @@ def grid_event(
         reason,
         now.unix_ms,
         accepted_monotonic_s=now.monotonic_s,
+        product=product,
+        ceilings_w=dict(ceilings_w or {}),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Protocol
 from controller.connection import BacklogSettings, ConnectionSettings, PoolTerms, backlogs_now
 from controller.dispatch.inputs import ClassState, FleetState, PoolState, PriceStep, SiteState
 from controller.dispatch.terms import DemandCharge, WattStep
+from controller.events.calls import standing_ready
 from controller.events.windows import Orders
 from controller.fleet.tables import SiteLive
 from controller.markets.book import MarketBook
@@ -122,6 +123,9 @@ def _site(
     if memory is not None:
         states = tuple(replace(p, demand=memory.demand_ahead(live.name, p.pool.name, p.demand_w, now)) for p in states)
         charge = memory.demand_charge(live.name, live.region, now)
+    own = terms.connection.state(book.data_unix_s(now), speed)
+    rest_s = {sold.product: sold.rest_h * 3600.0 / speed for sold in terms.connection.sold}
+    own["sold"] = standing_ready(own["sold"], rest_s, orders.calls(live.name, now))
     return SiteState(
         name=live.name,
         region=live.region,
@@ -142,7 +146,7 @@ def _site(
         metered_power_w=rollup.metered_power_w if rollup.HasField("metered_power_w") else None,
         demand_charge=charge,
         risk=book.risk_steps(live.region, now, terms.tariff),
-        **terms.connection.state(book.data_unix_s(now), speed),
+        **own,
     )
 
 

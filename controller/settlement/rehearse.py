@@ -22,9 +22,14 @@ def beginnings(scenario: Scenario) -> tuple[Floats, ...]:
     return tuple(site.plant.all_in(Mode.NORMAL) for site in scenario.sites)
 
 
-def rehearse(scenario: Scenario, policy: Policy, told: Told = lambda _: None) -> tuple[Course, ...]:
-    """What a policy asked for through the window, by site; `told` hears of each interval done."""
-    start = beginnings(scenario)
+def rehearse(
+    scenario: Scenario, policy: Policy, told: Told = lambda _: None, start: tuple[Floats, ...] | None = None
+) -> tuple[Course, ...]:
+    """What a policy asked for through the window, by site; `told` hears of each interval done.
+
+    `start` is how machines stood before it, (class, 4) by site; None = as `beginnings`.
+    """
+    start = beginnings(scenario) if start is None else start
     standing = start
     machines = [np.empty((scenario.intervals, *s.shape)) for s in start]
     pools = [np.empty((scenario.intervals, len(s.plant.pools))) for s in scenario.sites]

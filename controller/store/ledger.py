@@ -61,6 +61,18 @@ class DecisionRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class DecisionLine:
+    """One run of dispatch without its state: for a list."""
+
+    decision_id: str
+    decided_at_unix_ms: int
+    trigger: str
+    rung: str | None  # None = recorded before rungs were
+    objective_usd: float | None
+    plans: int
+
+
+@dataclass(frozen=True, slots=True)
 class OrderRow:
     """A grid event or an override as stored; `payload` is JSON of `events.windows.Order`."""
 
@@ -149,6 +161,33 @@ class Ledger:
         async with self._readers.connect() as connection:
             rows = (await connection.execute(query)).all()
         return [_decision(row) for row in reversed(rows)]
+
+    async def decision_times(self, since_unix_ms: int, until_unix_ms: int) -> list[tuple[int, str]]:
+        """When [ms] and under which identity decisions of [since, until) were taken, oldest first."""
+        table = schema.decisions
+        query = select(table.c.decided_at_unix_ms, table.c.decision_id).where(
+            table.c.decided_at_unix_ms >= since_unix_ms, table.c.decided_at_unix_ms < until_unix_ms
+        )
+        async with self._readers.connect() as connection:
+            rows = (await connection.execute(query.order_by(table.c.decided_at_unix_ms))).all()
+        return [(row.decided_at_unix_ms, row.decision_id) for row in rows]
+
+    async def decision_lines(self, limit: int) -> list[DecisionLine]:
+        """The newest decisions with the number of plans that each sent out, newest last."""
+        table, plans = schema.decisions, schema.plans
+        sent = select(func.count()).where(plans.c.decision_id == table.c.decision_id).scalar_subquery()
+        columns = (
+            table.c.decision_id,
+            table.c.decided_at_unix_ms,
+            table.c.trigger,
+            table.c.rung,
+            table.c.objective_usd,
+        )
+        query = select(*columns, sent.label("plans"))
+        query = query.order_by(table.c.decided_at_unix_ms.desc(), table.c.decision_id.desc()).limit(limit)
+        async with self._readers.connect() as connection:
+            rows = (await connection.execute(query)).all()
+        return [DecisionLine(*row) for row in reversed(rows)]
 
     async def plans_of(self, decision_id: str) -> list[bytes]:
         """The exact bytes of the plans that a decision sent out, by site."""

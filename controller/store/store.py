@@ -12,6 +12,7 @@ from controller.store.lanes import LaneStore
 from controller.store.ledger import Ledger
 from controller.store.peaks import Peaks
 from controller.store.retention import Retention, purge
+from controller.store.settlements import Settlements
 from controller.store.writer import Writer
 from gridpivot.clock import Clock, Instant
 from gridpivot.errors import GridpivotError
@@ -29,6 +30,7 @@ class Store:
         self.lanes = LaneStore(self.writer, self._reading, clock)
         self.ledger = Ledger(self.writer, self._reading, clock)
         self.peaks = Peaks(self.writer, self._reading)
+        self.settlements = Settlements(self.writer, self._reading)
         # The link's servicer speaks to the store in these three words.
         self.append = self.lanes.append
         self.let_go = self.lanes.let_go

@@ -92,6 +92,8 @@ class SiteSummary(_message.Message):
     PRICE_AGE_S_FIELD_NUMBER: _builtins.int
     MARGIN_USD_PER_H_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    BINDING_FIELD_NUMBER: _builtins.int
+    SHADOW_PRICE_USD_PER_MWH_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """Site name."""
     region: _builtins.str
@@ -112,6 +114,10 @@ class SiteSummary(_message.Message):
     """Age of that price (seconds)."""
     margin_usd_per_h: _builtins.float
     """Margin now: AI and mining income less power (US dollars per hour); absent when a part is unknown."""
+    binding: _builtins.str
+    """Dearest constraint that binds in the newest decision, such as "site ceiling"; empty when none does."""
+    shadow_price_usd_per_mwh: _builtins.float
+    """What one more MWh under it would earn (US dollars per megawatt-hour); absent when none binds."""
     @_builtins.property
     def rollup(self) -> _telemetry_pb2.SiteRollup:
         """Newest roll-up."""
@@ -135,10 +141,12 @@ class SiteSummary(_message.Message):
         price_age_s: _builtins.float | None = ...,
         margin_usd_per_h: _builtins.float | None = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
+        binding: _builtins.str = ...,
+        shadow_price_usd_per_mwh: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_margin_usd_per_h", b"_margin_usd_per_h", "_plan_age_s", b"_plan_age_s", "_price_age_s", b"_price_age_s", "_price_usd_per_mwh", b"_price_usd_per_mwh", "_report_age_s", b"_report_age_s", "margin_usd_per_h", b"margin_usd_per_h", "plan_age_s", b"plan_age_s", "price_age_s", b"price_age_s", "price_usd_per_mwh", b"price_usd_per_mwh", "report_age_s", b"report_age_s", "rollup", b"rollup"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_margin_usd_per_h", b"_margin_usd_per_h", "_plan_age_s", b"_plan_age_s", "_price_age_s", b"_price_age_s", "_price_usd_per_mwh", b"_price_usd_per_mwh", "_report_age_s", b"_report_age_s", "_shadow_price_usd_per_mwh", b"_shadow_price_usd_per_mwh", "margin_usd_per_h", b"margin_usd_per_h", "plan_age_s", b"plan_age_s", "price_age_s", b"price_age_s", "price_usd_per_mwh", b"price_usd_per_mwh", "report_age_s", b"report_age_s", "rollup", b"rollup", "shadow_price_usd_per_mwh", b"shadow_price_usd_per_mwh"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin_usd_per_h", b"_margin_usd_per_h", "_plan_age_s", b"_plan_age_s", "_price_age_s", b"_price_age_s", "_price_usd_per_mwh", b"_price_usd_per_mwh", "_report_age_s", b"_report_age_s", "device_count", b"device_count", "link", b"link", "margin_usd_per_h", b"margin_usd_per_h", "notes", b"notes", "plan_age_s", b"plan_age_s", "plan_status", b"plan_status", "price_age_s", b"price_age_s", "price_usd_per_mwh", b"price_usd_per_mwh", "region", b"region", "report_age_s", b"report_age_s", "rollup", b"rollup", "site", b"site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin_usd_per_h", b"_margin_usd_per_h", "_plan_age_s", b"_plan_age_s", "_price_age_s", b"_price_age_s", "_price_usd_per_mwh", b"_price_usd_per_mwh", "_report_age_s", b"_report_age_s", "_shadow_price_usd_per_mwh", b"_shadow_price_usd_per_mwh", "binding", b"binding", "device_count", b"device_count", "link", b"link", "margin_usd_per_h", b"margin_usd_per_h", "notes", b"notes", "plan_age_s", b"plan_age_s", "plan_status", b"plan_status", "price_age_s", b"price_age_s", "price_usd_per_mwh", b"price_usd_per_mwh", "region", b"region", "report_age_s", b"report_age_s", "rollup", b"rollup", "shadow_price_usd_per_mwh", b"shadow_price_usd_per_mwh", "site", b"site"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__margin_usd_per_h: _TypeAlias = _typing.Literal["margin_usd_per_h"]  # noqa: Y015
     _WhichOneofArgType__margin_usd_per_h: _TypeAlias = _typing.Literal["_margin_usd_per_h", b"_margin_usd_per_h"]  # noqa: Y015
@@ -150,6 +158,8 @@ class SiteSummary(_message.Message):
     _WhichOneofArgType__price_usd_per_mwh: _TypeAlias = _typing.Literal["_price_usd_per_mwh", b"_price_usd_per_mwh"]  # noqa: Y015
     _WhichOneofReturnType__report_age_s: _TypeAlias = _typing.Literal["report_age_s"]  # noqa: Y015
     _WhichOneofArgType__report_age_s: _TypeAlias = _typing.Literal["_report_age_s", b"_report_age_s"]  # noqa: Y015
+    _WhichOneofReturnType__shadow_price_usd_per_mwh: _TypeAlias = _typing.Literal["shadow_price_usd_per_mwh"]  # noqa: Y015
+    _WhichOneofArgType__shadow_price_usd_per_mwh: _TypeAlias = _typing.Literal["_shadow_price_usd_per_mwh", b"_shadow_price_usd_per_mwh"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__margin_usd_per_h) -> _WhichOneofReturnType__margin_usd_per_h | None: ...
     @_typing.overload
@@ -160,6 +170,8 @@ class SiteSummary(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__price_usd_per_mwh) -> _WhichOneofReturnType__price_usd_per_mwh | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__report_age_s) -> _WhichOneofReturnType__report_age_s | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shadow_price_usd_per_mwh) -> _WhichOneofReturnType__shadow_price_usd_per_mwh | None: ...
 
 Global___SiteSummary: _TypeAlias = SiteSummary  # noqa: Y015
 
@@ -326,12 +338,20 @@ class ExplainResponse(_message.Message):
     BINDING_FIELD_NUMBER: _builtins.int
     MERIT_FIELD_NUMBER: _builtins.int
     SENTENCES_FIELD_NUMBER: _builtins.int
+    RUNG_FIELD_NUMBER: _builtins.int
+    RUNG_REASON_FIELD_NUMBER: _builtins.int
+    OUTLOOK_FIELD_NUMBER: _builtins.int
+    WORTH_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """Site name."""
     decided_at_unix_ms: _builtins.int
     """When dispatch decided (milliseconds since the Unix epoch, UTC)."""
     trigger: _builtins.str
     """Why dispatch ran."""
+    rung: _builtins.str
+    """Where the site's plan comes from: plan, clipped_plan, merit_order, hold."""
+    rung_reason: _builtins.str
+    """Why it is not plan; empty when it is."""
     @_builtins.property
     def binding(self) -> _containers.RepeatedCompositeFieldContainer[Global___BindingConstraint]:
         """Constraints that bind in the first period, dearest first."""
@@ -344,6 +364,14 @@ class ExplainResponse(_message.Message):
     def sentences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The whole as sentences."""
 
+    @_builtins.property
+    def outlook(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutlookPeriod]:
+        """The plan ahead, period by period; empty where nothing was solved."""
+
+    @_builtins.property
+    def worth(self) -> Global___Worth:
+        """What changes at the site would be worth over the horizon; absent where nothing was solved."""
+
     def __init__(
         self,
         *,
@@ -353,14 +381,172 @@ class ExplainResponse(_message.Message):
         binding: _abc.Iterable[Global___BindingConstraint] | None = ...,
         merit: _abc.Iterable[Global___MeritEntry] | None = ...,
         sentences: _abc.Iterable[_builtins.str] | None = ...,
+        rung: _builtins.str = ...,
+        rung_reason: _builtins.str = ...,
+        outlook: _abc.Iterable[Global___OutlookPeriod] | None = ...,
+        worth: Global___Worth | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["worth", b"worth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "decided_at_unix_ms", b"decided_at_unix_ms", "merit", b"merit", "sentences", b"sentences", "site", b"site", "trigger", b"trigger"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "decided_at_unix_ms", b"decided_at_unix_ms", "merit", b"merit", "outlook", b"outlook", "rung", b"rung", "rung_reason", b"rung_reason", "sentences", b"sentences", "site", b"site", "trigger", b"trigger", "worth", b"worth"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class OutlookPeriod(_message.Message):
+    """One period of a site's plan ahead."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTS_IN_S_FIELD_NUMBER: _builtins.int
+    WIDTH_S_FIELD_NUMBER: _builtins.int
+    PRICE_USD_PER_MWH_FIELD_NUMBER: _builtins.int
+    CEILING_W_FIELD_NUMBER: _builtins.int
+    IMPORT_W_FIELD_NUMBER: _builtins.int
+    MINING_W_FIELD_NUMBER: _builtins.int
+    AI_W_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
+    starts_in_s: _builtins.float
+    """Start, from the decision on (seconds)."""
+    width_s: _builtins.float
+    """Length (seconds)."""
+    price_usd_per_mwh: _builtins.float
+    """Power price (US dollars per megawatt-hour)."""
+    ceiling_w: _builtins.float
+    """Ceiling (watts)."""
+    import_w: _builtins.float
+    """Planned import (watts)."""
+    mining_w: _builtins.float
+    """Of it mining, at the devices (watts)."""
+    ai_w: _builtins.float
+    """Of it AI, at the wall (watts)."""
+    @_builtins.property
+    def shadow(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShadowPrice]:
+        """Constraints that bind in the period, dearest first."""
+
+    def __init__(
+        self,
+        *,
+        starts_in_s: _builtins.float = ...,
+        width_s: _builtins.float = ...,
+        price_usd_per_mwh: _builtins.float = ...,
+        ceiling_w: _builtins.float = ...,
+        import_w: _builtins.float = ...,
+        mining_w: _builtins.float = ...,
+        ai_w: _builtins.float = ...,
+        shadow: _abc.Iterable[Global___ShadowPrice] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ai_w", b"ai_w", "ceiling_w", b"ceiling_w", "import_w", b"import_w", "mining_w", b"mining_w", "price_usd_per_mwh", b"price_usd_per_mwh", "shadow", b"shadow", "starts_in_s", b"starts_in_s", "width_s", b"width_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutlookPeriod: _TypeAlias = OutlookPeriod  # noqa: Y015
+
+@_typing.final
+class ShadowPrice(_message.Message):
+    """What one more MWh under a constraint would earn in a period."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    USD_PER_MWH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name, such as "feeder north"."""
+    kind: _builtins.str
+    """ceiling, event, feeder, ramp, floor, sold, achievable, demand_charge, backlog."""
+    usd_per_mwh: _builtins.float
+    """US dollars per megawatt-hour."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        usd_per_mwh: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "name", b"name", "usd_per_mwh", b"usd_per_mwh"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowPrice: _TypeAlias = ShadowPrice  # noqa: Y015
+
+@_typing.final
+class Worth(_message.Message):
+    """What changes at a site would be worth over the horizon."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERCONNECT_USD_PER_MW_FIELD_NUMBER: _builtins.int
+    FEEDERS_FIELD_NUMBER: _builtins.int
+    PROMISED_GPUS_FIELD_NUMBER: _builtins.int
+    SOLD_FIELD_NUMBER: _builtins.int
+    NOTICE_FIELD_NUMBER: _builtins.int
+    interconnect_usd_per_mw: _builtins.float
+    """One more MW of grid connection (US dollars)."""
+    @_builtins.property
+    def feeders(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorthEntry]:
+        """One more MW, by feeder."""
+
+    @_builtins.property
+    def promised_gpus(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorthEntry]:
+        """One promised GPU less, by guaranteed pool."""
+
+    @_builtins.property
+    def sold(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorthEntry]:
+        """One MW sold less, by product."""
+
+    @_builtins.property
+    def notice(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorthEntry]:
+        """One hour more notice, by event that is still to come."""
+
+    def __init__(
+        self,
+        *,
+        interconnect_usd_per_mw: _builtins.float = ...,
+        feeders: _abc.Iterable[Global___WorthEntry] | None = ...,
+        promised_gpus: _abc.Iterable[Global___WorthEntry] | None = ...,
+        sold: _abc.Iterable[Global___WorthEntry] | None = ...,
+        notice: _abc.Iterable[Global___WorthEntry] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feeders", b"feeders", "interconnect_usd_per_mw", b"interconnect_usd_per_mw", "notice", b"notice", "promised_gpus", b"promised_gpus", "sold", b"sold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Worth: _TypeAlias = Worth  # noqa: Y015
+
+@_typing.final
+class WorthEntry(_message.Message):
+    """One of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    USD_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Feeder, pool, product or event."""
+    usd: _builtins.float
+    """US dollars over the horizon."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        usd: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "usd", b"usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorthEntry: _TypeAlias = WorthEntry  # noqa: Y015
 
 @_typing.final
 class BindingConstraint(_message.Message):
@@ -518,8 +704,9 @@ class CreateEventRequest(_message.Message):
     ENDS_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    PRODUCT_FIELD_NUMBER: _builtins.int
     ceiling_w: _builtins.float
-    """Ceiling (watts); exactly one of ceiling_w and ceiling_ratio."""
+    """Ceiling (watts); exactly one of ceiling_w and ceiling_ratio, or neither with a product."""
     ceiling_ratio: _builtins.float
     """Ceiling relative to the site's own (ratio, 0 to 1)."""
     starts_at_unix_ms: _builtins.int
@@ -530,6 +717,8 @@ class CreateEventRequest(_message.Message):
     """Why; recorded."""
     idempotency_key: _builtins.str
     """Same key, same effect: a retry does nothing twice."""
+    product: _builtins.str
+    """Sold capacity that the event calls, such as ECRS; without a ceiling each site stands what it sold under its baseline."""
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Sites; empty is refused, "*" = all."""
@@ -544,10 +733,11 @@ class CreateEventRequest(_message.Message):
         ends_at_unix_ms: _builtins.int | None = ...,
         reason: _builtins.str = ...,
         idempotency_key: _builtins.str = ...,
+        product: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ceiling_ratio", b"_ceiling_ratio", "_ceiling_w", b"_ceiling_w", "_ends_at_unix_ms", b"_ends_at_unix_ms", "_starts_at_unix_ms", b"_starts_at_unix_ms", "ceiling_ratio", b"ceiling_ratio", "ceiling_w", b"ceiling_w", "ends_at_unix_ms", b"ends_at_unix_ms", "starts_at_unix_ms", b"starts_at_unix_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ceiling_ratio", b"_ceiling_ratio", "_ceiling_w", b"_ceiling_w", "_ends_at_unix_ms", b"_ends_at_unix_ms", "_starts_at_unix_ms", b"_starts_at_unix_ms", "ceiling_ratio", b"ceiling_ratio", "ceiling_w", b"ceiling_w", "ends_at_unix_ms", b"ends_at_unix_ms", "idempotency_key", b"idempotency_key", "reason", b"reason", "sites", b"sites", "starts_at_unix_ms", b"starts_at_unix_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ceiling_ratio", b"_ceiling_ratio", "_ceiling_w", b"_ceiling_w", "_ends_at_unix_ms", b"_ends_at_unix_ms", "_starts_at_unix_ms", b"_starts_at_unix_ms", "ceiling_ratio", b"ceiling_ratio", "ceiling_w", b"ceiling_w", "ends_at_unix_ms", b"ends_at_unix_ms", "idempotency_key", b"idempotency_key", "product", b"product", "reason", b"reason", "sites", b"sites", "starts_at_unix_ms", b"starts_at_unix_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ceiling_ratio: _TypeAlias = _typing.Literal["ceiling_ratio"]  # noqa: Y015
     _WhichOneofArgType__ceiling_ratio: _TypeAlias = _typing.Literal["_ceiling_ratio", b"_ceiling_ratio"]  # noqa: Y015
@@ -599,3 +789,398 @@ class CreateEventResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateEventResponse: _TypeAlias = CreateEventResponse  # noqa: Y015
+
+@_typing.final
+class PreviewEventRequest(_message.Message):
+    """A grid event that nobody has created yet; the fields mean what they mean in CreateEventRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITES_FIELD_NUMBER: _builtins.int
+    CEILING_W_FIELD_NUMBER: _builtins.int
+    CEILING_RATIO_FIELD_NUMBER: _builtins.int
+    STARTS_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
+    ENDS_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
+    ceiling_w: _builtins.float
+    """Ceiling (watts); exactly one of ceiling_w and ceiling_ratio."""
+    ceiling_ratio: _builtins.float
+    """Ceiling relative to the site's own (ratio, 0 to 1)."""
+    starts_at_unix_ms: _builtins.int
+    """Start (milliseconds since the Unix epoch, UTC); absent = now."""
+    ends_at_unix_ms: _builtins.int
+    """End (milliseconds since the Unix epoch, UTC); absent = until released."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sites; empty is refused, "*" = all."""
+
+    def __init__(
+        self,
+        *,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
+        ceiling_w: _builtins.float | None = ...,
+        ceiling_ratio: _builtins.float | None = ...,
+        starts_at_unix_ms: _builtins.int | None = ...,
+        ends_at_unix_ms: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ceiling_ratio", b"_ceiling_ratio", "_ceiling_w", b"_ceiling_w", "_ends_at_unix_ms", b"_ends_at_unix_ms", "_starts_at_unix_ms", b"_starts_at_unix_ms", "ceiling_ratio", b"ceiling_ratio", "ceiling_w", b"ceiling_w", "ends_at_unix_ms", b"ends_at_unix_ms", "starts_at_unix_ms", b"starts_at_unix_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ceiling_ratio", b"_ceiling_ratio", "_ceiling_w", b"_ceiling_w", "_ends_at_unix_ms", b"_ends_at_unix_ms", "_starts_at_unix_ms", b"_starts_at_unix_ms", "ceiling_ratio", b"ceiling_ratio", "ceiling_w", b"ceiling_w", "ends_at_unix_ms", b"ends_at_unix_ms", "sites", b"sites", "starts_at_unix_ms", b"starts_at_unix_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ceiling_ratio: _TypeAlias = _typing.Literal["ceiling_ratio"]  # noqa: Y015
+    _WhichOneofArgType__ceiling_ratio: _TypeAlias = _typing.Literal["_ceiling_ratio", b"_ceiling_ratio"]  # noqa: Y015
+    _WhichOneofReturnType__ceiling_w: _TypeAlias = _typing.Literal["ceiling_w"]  # noqa: Y015
+    _WhichOneofArgType__ceiling_w: _TypeAlias = _typing.Literal["_ceiling_w", b"_ceiling_w"]  # noqa: Y015
+    _WhichOneofReturnType__ends_at_unix_ms: _TypeAlias = _typing.Literal["ends_at_unix_ms"]  # noqa: Y015
+    _WhichOneofArgType__ends_at_unix_ms: _TypeAlias = _typing.Literal["_ends_at_unix_ms", b"_ends_at_unix_ms"]  # noqa: Y015
+    _WhichOneofReturnType__starts_at_unix_ms: _TypeAlias = _typing.Literal["starts_at_unix_ms"]  # noqa: Y015
+    _WhichOneofArgType__starts_at_unix_ms: _TypeAlias = _typing.Literal["_starts_at_unix_ms", b"_starts_at_unix_ms"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ceiling_ratio) -> _WhichOneofReturnType__ceiling_ratio | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ceiling_w) -> _WhichOneofReturnType__ceiling_w | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ends_at_unix_ms) -> _WhichOneofReturnType__ends_at_unix_ms | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__starts_at_unix_ms) -> _WhichOneofReturnType__starts_at_unix_ms | None: ...
+
+Global___PreviewEventRequest: _TypeAlias = PreviewEventRequest  # noqa: Y015
+
+@_typing.final
+class PreviewEventResponse(_message.Message):
+    """What it would do."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITES_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    COST_USD_FIELD_NUMBER: _builtins.int
+    NOTICE_USD_FIELD_NUMBER: _builtins.int
+    HORIZON_S_FIELD_NUMBER: _builtins.int
+    SOLVE_S_FIELD_NUMBER: _builtins.int
+    cost_usd: _builtins.float
+    """What the event costs over the horizon, penalties included (US dollars)."""
+    notice_usd: _builtins.float
+    """Of it what one hour more notice would save (US dollars)."""
+    horizon_s: _builtins.float
+    """Length of the horizon (seconds)."""
+    solve_s: _builtins.float
+    """Time that solving took (seconds)."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedCompositeFieldContainer[Global___SitePreview]:
+        """Sites that it would reach and that can be planned."""
+
+    @_builtins.property
+    def left_out(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sites that it would reach and that cannot be planned now, with the reason in words."""
+
+    def __init__(
+        self,
+        *,
+        sites: _abc.Iterable[Global___SitePreview] | None = ...,
+        left_out: _abc.Iterable[_builtins.str] | None = ...,
+        cost_usd: _builtins.float = ...,
+        notice_usd: _builtins.float = ...,
+        horizon_s: _builtins.float = ...,
+        solve_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_usd", b"cost_usd", "horizon_s", b"horizon_s", "left_out", b"left_out", "notice_usd", b"notice_usd", "sites", b"sites", "solve_s", b"solve_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewEventResponse: _TypeAlias = PreviewEventResponse  # noqa: Y015
+
+@_typing.final
+class SitePreview(_message.Message):
+    """One site with and without the event. Watts are means over the event's part of the horizon."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    CEILING_W_FIELD_NUMBER: _builtins.int
+    IMPORT_BEFORE_W_FIELD_NUMBER: _builtins.int
+    IMPORT_AFTER_W_FIELD_NUMBER: _builtins.int
+    MINING_BEFORE_W_FIELD_NUMBER: _builtins.int
+    MINING_AFTER_W_FIELD_NUMBER: _builtins.int
+    AI_BEFORE_W_FIELD_NUMBER: _builtins.int
+    AI_AFTER_W_FIELD_NUMBER: _builtins.int
+    CLASSES_FIELD_NUMBER: _builtins.int
+    POOLS_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """Site name."""
+    ceiling_w: _builtins.float
+    """Ceiling that the event puts on the site (watts)."""
+    import_before_w: _builtins.float
+    """Import without the event (watts)."""
+    import_after_w: _builtins.float
+    """Import with it (watts)."""
+    mining_before_w: _builtins.float
+    """Mining without it, at the devices (watts)."""
+    mining_after_w: _builtins.float
+    """Mining with it (watts)."""
+    ai_before_w: _builtins.float
+    """AI without it, at the wall (watts)."""
+    ai_after_w: _builtins.float
+    """AI with it (watts)."""
+    @_builtins.property
+    def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassPreview]:
+        """Machines by class when the event begins."""
+
+    @_builtins.property
+    def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolPreview]:
+        """Power of AI pools when the event begins."""
+
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        ceiling_w: _builtins.float = ...,
+        import_before_w: _builtins.float = ...,
+        import_after_w: _builtins.float = ...,
+        mining_before_w: _builtins.float = ...,
+        mining_after_w: _builtins.float = ...,
+        ai_before_w: _builtins.float = ...,
+        ai_after_w: _builtins.float = ...,
+        classes: _abc.Iterable[Global___ClassPreview] | None = ...,
+        pools: _abc.Iterable[Global___PoolPreview] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ai_after_w", b"ai_after_w", "ai_before_w", b"ai_before_w", "ceiling_w", b"ceiling_w", "classes", b"classes", "import_after_w", b"import_after_w", "import_before_w", b"import_before_w", "mining_after_w", b"mining_after_w", "mining_before_w", b"mining_before_w", "pools", b"pools", "site", b"site"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SitePreview: _TypeAlias = SitePreview  # noqa: Y015
+
+@_typing.final
+class ClassPreview(_message.Message):
+    """Machines of one class by mode when the event begins: sleep, low, normal, turbo."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Class."""
+    @_builtins.property
+    def before(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Without the event (count)."""
+
+    @_builtins.property
+    def after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """With it (count)."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        before: _abc.Iterable[_builtins.float] | None = ...,
+        after: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassPreview: _TypeAlias = ClassPreview  # noqa: Y015
+
+@_typing.final
+class PoolPreview(_message.Message):
+    """Wall power of one AI pool when the event begins."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    BEFORE_W_FIELD_NUMBER: _builtins.int
+    AFTER_W_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Pool."""
+    priority: _builtins.str
+    """guaranteed, standard, spot."""
+    before_w: _builtins.float
+    """Without the event (watts)."""
+    after_w: _builtins.float
+    """With it (watts)."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        priority: _builtins.str = ...,
+        before_w: _builtins.float = ...,
+        after_w: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_w", b"after_w", "before_w", b"before_w", "name", b"name", "priority", b"priority"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PoolPreview: _TypeAlias = PoolPreview  # noqa: Y015
+
+@_typing.final
+class ListDecisionsRequest(_message.Message):
+    """How many."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """Newest ones (count); 0 = 20."""
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDecisionsRequest: _TypeAlias = ListDecisionsRequest  # noqa: Y015
+
+@_typing.final
+class ListDecisionsResponse(_message.Message):
+    """Oldest first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___DecisionLine]:
+        """The decisions."""
+
+    def __init__(
+        self,
+        *,
+        decisions: _abc.Iterable[Global___DecisionLine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListDecisionsResponse: _TypeAlias = ListDecisionsResponse  # noqa: Y015
+
+@_typing.final
+class DecisionLine(_message.Message):
+    """One run of dispatch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    DECIDED_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
+    TRIGGER_FIELD_NUMBER: _builtins.int
+    RUNG_FIELD_NUMBER: _builtins.int
+    OBJECTIVE_USD_FIELD_NUMBER: _builtins.int
+    PLANS_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    """Identity, for ReplayDecision."""
+    decided_at_unix_ms: _builtins.int
+    """When (milliseconds since the Unix epoch, UTC)."""
+    trigger: _builtins.str
+    """Why dispatch ran."""
+    rung: _builtins.str
+    """Rung of the fleet: plan, clipped_plan, merit_order, hold; empty before rungs were recorded."""
+    objective_usd: _builtins.float
+    """Cost over the horizon (US dollars); absent where nothing was solved."""
+    plans: _builtins.int
+    """Plans that it sent out (count)."""
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+        decided_at_unix_ms: _builtins.int = ...,
+        trigger: _builtins.str = ...,
+        rung: _builtins.str = ...,
+        objective_usd: _builtins.float | None = ...,
+        plans: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_objective_usd", b"_objective_usd", "objective_usd", b"objective_usd"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_objective_usd", b"_objective_usd", "decided_at_unix_ms", b"decided_at_unix_ms", "decision_id", b"decision_id", "objective_usd", b"objective_usd", "plans", b"plans", "rung", b"rung", "trigger", b"trigger"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__objective_usd: _TypeAlias = _typing.Literal["objective_usd"]  # noqa: Y015
+    _WhichOneofArgType__objective_usd: _TypeAlias = _typing.Literal["_objective_usd", b"_objective_usd"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__objective_usd) -> _WhichOneofReturnType__objective_usd | None: ...
+
+Global___DecisionLine: _TypeAlias = DecisionLine  # noqa: Y015
+
+@_typing.final
+class ReplayDecisionRequest(_message.Message):
+    """Which decision."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    """Identity."""
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayDecisionRequest: _TypeAlias = ReplayDecisionRequest  # noqa: Y015
+
+@_typing.final
+class ReplayDecisionResponse(_message.Message):
+    """Whether it came out the same."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    DECIDED_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
+    SAME_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
+    PLANS_FIELD_NUMBER: _builtins.int
+    SOLVER_FIELD_NUMBER: _builtins.int
+    SOLVE_S_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    """Identity."""
+    decided_at_unix_ms: _builtins.int
+    """When it was taken first (milliseconds since the Unix epoch, UTC)."""
+    same: _builtins.bool
+    """Everything the same, bit for bit."""
+    sites: _builtins.int
+    """Sites that were solved again (count)."""
+    plans: _builtins.int
+    """Plans compared byte by byte (count)."""
+    solver: _builtins.str
+    """Solver and version now."""
+    solve_s: _builtins.float
+    """Time that solving took (seconds)."""
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What is not the same, in words."""
+
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+        decided_at_unix_ms: _builtins.int = ...,
+        same: _builtins.bool = ...,
+        differences: _abc.Iterable[_builtins.str] | None = ...,
+        sites: _builtins.int = ...,
+        plans: _builtins.int = ...,
+        solver: _builtins.str = ...,
+        solve_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decided_at_unix_ms", b"decided_at_unix_ms", "decision_id", b"decision_id", "differences", b"differences", "plans", b"plans", "same", b"same", "sites", b"sites", "solve_s", b"solve_s", "solver", b"solver"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayDecisionResponse: _TypeAlias = ReplayDecisionResponse  # noqa: Y015

@@ -60,6 +60,21 @@ class OperatorServiceStub(object):
                 request_serializer=gridpivot_dot_v1_dot_operator__pb2.CreateEventRequest.SerializeToString,
                 response_deserializer=gridpivot_dot_v1_dot_operator__pb2.CreateEventResponse.FromString,
                 _registered_method=True)
+        self.PreviewEvent = channel.unary_unary(
+                '/gridpivot.v1.OperatorService/PreviewEvent',
+                request_serializer=gridpivot_dot_v1_dot_operator__pb2.PreviewEventRequest.SerializeToString,
+                response_deserializer=gridpivot_dot_v1_dot_operator__pb2.PreviewEventResponse.FromString,
+                _registered_method=True)
+        self.ListDecisions = channel.unary_unary(
+                '/gridpivot.v1.OperatorService/ListDecisions',
+                request_serializer=gridpivot_dot_v1_dot_operator__pb2.ListDecisionsRequest.SerializeToString,
+                response_deserializer=gridpivot_dot_v1_dot_operator__pb2.ListDecisionsResponse.FromString,
+                _registered_method=True)
+        self.ReplayDecision = channel.unary_unary(
+                '/gridpivot.v1.OperatorService/ReplayDecision',
+                request_serializer=gridpivot_dot_v1_dot_operator__pb2.ReplayDecisionRequest.SerializeToString,
+                response_deserializer=gridpivot_dot_v1_dot_operator__pb2.ReplayDecisionResponse.FromString,
+                _registered_method=True)
 
 
 class OperatorServiceServicer(object):
@@ -101,6 +116,27 @@ class OperatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewEvent(self, request, context):
+        """What a grid event would do, before anything is recorded or sent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDecisions(self, request, context):
+        """The newest decisions of dispatch.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayDecision(self, request, context):
+        """Takes a recorded decision again and compares it bit for bit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -128,6 +164,21 @@ def add_OperatorServiceServicer_to_server(servicer, server):
                     servicer.CreateEvent,
                     request_deserializer=gridpivot_dot_v1_dot_operator__pb2.CreateEventRequest.FromString,
                     response_serializer=gridpivot_dot_v1_dot_operator__pb2.CreateEventResponse.SerializeToString,
+            ),
+            'PreviewEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewEvent,
+                    request_deserializer=gridpivot_dot_v1_dot_operator__pb2.PreviewEventRequest.FromString,
+                    response_serializer=gridpivot_dot_v1_dot_operator__pb2.PreviewEventResponse.SerializeToString,
+            ),
+            'ListDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDecisions,
+                    request_deserializer=gridpivot_dot_v1_dot_operator__pb2.ListDecisionsRequest.FromString,
+                    response_serializer=gridpivot_dot_v1_dot_operator__pb2.ListDecisionsResponse.SerializeToString,
+            ),
+            'ReplayDecision': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayDecision,
+                    request_deserializer=gridpivot_dot_v1_dot_operator__pb2.ReplayDecisionRequest.FromString,
+                    response_serializer=gridpivot_dot_v1_dot_operator__pb2.ReplayDecisionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -266,6 +317,87 @@ class OperatorService(object):
             '/gridpivot.v1.OperatorService/CreateEvent',
             gridpivot_dot_v1_dot_operator__pb2.CreateEventRequest.SerializeToString,
             gridpivot_dot_v1_dot_operator__pb2.CreateEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridpivot.v1.OperatorService/PreviewEvent',
+            gridpivot_dot_v1_dot_operator__pb2.PreviewEventRequest.SerializeToString,
+            gridpivot_dot_v1_dot_operator__pb2.PreviewEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridpivot.v1.OperatorService/ListDecisions',
+            gridpivot_dot_v1_dot_operator__pb2.ListDecisionsRequest.SerializeToString,
+            gridpivot_dot_v1_dot_operator__pb2.ListDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayDecision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridpivot.v1.OperatorService/ReplayDecision',
+            gridpivot_dot_v1_dot_operator__pb2.ReplayDecisionRequest.SerializeToString,
+            gridpivot_dot_v1_dot_operator__pb2.ReplayDecisionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,12 @@ class OperatorServiceStub:
     """Lowers a site's ceiling, or releases what an operator lowered."""
     CreateEvent: _grpc.UnaryUnaryMultiCallable[_operator_pb2.CreateEventRequest, _operator_pb2.CreateEventResponse]
     """Creates a grid event for one or more sites."""
+    PreviewEvent: _grpc.UnaryUnaryMultiCallable[_operator_pb2.PreviewEventRequest, _operator_pb2.PreviewEventResponse]
+    """What a grid event would do, before anything is recorded or sent."""
+    ListDecisions: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ListDecisionsRequest, _operator_pb2.ListDecisionsResponse]
+    """The newest decisions of dispatch."""
+    ReplayDecision: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ReplayDecisionRequest, _operator_pb2.ReplayDecisionResponse]
+    """Takes a recorded decision again and compares it bit for bit."""
 
 @_typing.type_check_only
 class OperatorServiceAsyncStub(OperatorServiceStub):
@@ -59,6 +65,12 @@ class OperatorServiceAsyncStub(OperatorServiceStub):
     """Lowers a site's ceiling, or releases what an operator lowered."""
     CreateEvent: _aio.UnaryUnaryMultiCallable[_operator_pb2.CreateEventRequest, _operator_pb2.CreateEventResponse]  # type: ignore[assignment]
     """Creates a grid event for one or more sites."""
+    PreviewEvent: _aio.UnaryUnaryMultiCallable[_operator_pb2.PreviewEventRequest, _operator_pb2.PreviewEventResponse]  # type: ignore[assignment]
+    """What a grid event would do, before anything is recorded or sent."""
+    ListDecisions: _aio.UnaryUnaryMultiCallable[_operator_pb2.ListDecisionsRequest, _operator_pb2.ListDecisionsResponse]  # type: ignore[assignment]
+    """The newest decisions of dispatch."""
+    ReplayDecision: _aio.UnaryUnaryMultiCallable[_operator_pb2.ReplayDecisionRequest, _operator_pb2.ReplayDecisionResponse]  # type: ignore[assignment]
+    """Takes a recorded decision again and compares it bit for bit."""
 
 class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Served on the server-only TLS port; the caller presents "authorization: Bearer <token>"."""
@@ -102,5 +114,29 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operator_pb2.CreateEventResponse, _abc.Awaitable[_operator_pb2.CreateEventResponse]]:
         """Creates a grid event for one or more sites."""
+
+    @_abc_1.abstractmethod
+    def PreviewEvent(
+        self,
+        request: _operator_pb2.PreviewEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.PreviewEventResponse, _abc.Awaitable[_operator_pb2.PreviewEventResponse]]:
+        """What a grid event would do, before anything is recorded or sent."""
+
+    @_abc_1.abstractmethod
+    def ListDecisions(
+        self,
+        request: _operator_pb2.ListDecisionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.ListDecisionsResponse, _abc.Awaitable[_operator_pb2.ListDecisionsResponse]]:
+        """The newest decisions of dispatch."""
+
+    @_abc_1.abstractmethod
+    def ReplayDecision(
+        self,
+        request: _operator_pb2.ReplayDecisionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.ReplayDecisionResponse, _abc.Awaitable[_operator_pb2.ReplayDecisionResponse]]:
+        """Takes a recorded decision again and compares it bit for bit."""
 
 def add_OperatorServiceServicer_to_server(servicer: OperatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gridpivot import shapes
+from gridpivot import dispatch_shapes, shapes
 from gridpivot.shapes import Document
 from gridpivot.shapes_backtest import AccountFigures, BacktestShape
 
@@ -62,9 +62,79 @@ EXAMPLES: dict[str, Document] = {
         binding=[{"name": "site ceiling", "limit": 2.2e7, "shadow_price_usd_per_mwh": 41.0}],
         merit=[],
         sentences=["The site ceiling binds."],
+        rung="plan",
+        worth={
+            "interconnect_usd_per_mw": 310.5,
+            "feeder_usd_per_mw": {"north": 12.0},
+            "promised_gpu_usd": {"inference": 0.4},
+            "sold_usd_per_mw": {"ecrs": 3.0},
+            "notice_usd": {"e1": 25.0},
+        },
+        outlook=[
+            {
+                "starts_at": NOON,
+                "width_s": 300.0,
+                "price_usd_per_mwh": 31.5,
+                "ceiling_w": 2.2e7,
+                "import_w": 2.2e7,
+                "mining_w": 2e7,
+                "ai_w": 1e6,
+                "shadow": [{"name": "site ceiling", "kind": "ceiling", "usd_per_mwh": 41.0}],
+            }
+        ],
     ),
     "override": shapes.OverrideShape(site="falcon-1", released=False, ceiling_w=1e7, audit_id="a1"),
     "event": shapes.EventShape(event_id="e1", sites=["falcon-1"], audit_id="a2"),
+    "preview": dispatch_shapes.PreviewShape(
+        cost_usd=840.0,
+        notice_usd=25.0,
+        horizon_s=172_800.0,
+        solve_s=0.3,
+        sites=[
+            {
+                "site": "falcon-1",
+                "ceiling_w": 1e7,
+                "import_before_w": 2.2e7,
+                "import_after_w": 1e7,
+                "mining_before_w": 2e7,
+                "mining_after_w": 8.4e6,
+                "ai_before_w": 1e6,
+                "ai_after_w": 1e6,
+                "classes": [
+                    {"name": "s19-luxos"}
+                    | {
+                        f"{mode}_machines_{when}": 10.0
+                        for when in ("before", "after")
+                        for mode in ("sleep", "low", "normal", "turbo")
+                    }
+                ],
+                "pools": [{"name": "train", "priority": "standard", "before_w": 8000.0, "after_w": 8000.0}],
+            }
+        ],
+        left_out=["oryx-1: has not reported yet"],
+    ),
+    "decisions": dispatch_shapes.DecisionsShape(
+        decisions=[
+            {
+                "decision_id": "decision-1",
+                "decided_at": NOON,
+                "trigger": "interval",
+                "rung": "merit_order",
+                "objective_usd": None,
+                "plans": 1,
+            }
+        ]
+    ),
+    "replay": dispatch_shapes.ReplayShape(
+        decision_id="decision-1",
+        decided_at=NOON,
+        same=False,
+        differences=["falcon-1: classes differ"],
+        sites=1,
+        plans=1,
+        solver="HiGHS 1.12.0",
+        solve_s=0.1,
+    ),
     "check_config": shapes.CheckConfigShape(path="controller.toml", ok=False, problems=["x:1: unknown key"]),
     "agent_status": shapes.AgentStatusShape(
         site="falcon-1",

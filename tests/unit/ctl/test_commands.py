@@ -1,53 +1,22 @@
 """The operator's command against a running controller: real TLS, real gRPC."""
 
+from __future__ import annotations
+
 import asyncio
-import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from controller.service import ControllerService
-from ctl.cli import app
 from ctl.words import moment_unix_ms, seconds
-from gridpivot import console
 from gridpivot.errors import SettingsError
 
+if TYPE_CHECKING:
+    from tests.unit.ctl.conftest import Operator
+
 pytestmark = pytest.mark.unit
-
-
-class Operator:
-    """Runs commands as a shell would, in a thread beside the controller's loop."""
-
-    def __init__(self, service: ControllerService, capsys: pytest.CaptureFixture[str]) -> None:
-        assert service.ports is not None
-        state, tls = service.settings.state_dir, service.settings.tls
-        self.access = [
-            f"--controller=127.0.0.1:{service.ports.operator}",
-            f"--ca={state / tls.ca}",
-            f"--token-file={state / tls.operator_token_file}",
-        ]
-        self._capsys = capsys
-
-    async def __call__(self, *words: str, access: list[str] | None = None) -> tuple[int, str, str]:
-        args = [*words, *(self.access if access is None else access)]
-        code = await asyncio.to_thread(console.exit_code, lambda: app(args=args))
-        captured = self._capsys.readouterr()
-        return code, captured.out, captured.err
-
-    async def document(self, *words: str) -> dict[str, Any]:
-        code, out, err = await self(*words, "--json")
-        assert (code, err) == (0, "")
-        return json.loads(out)
-
-
-@pytest.fixture
-async def operator(controller: ControllerService, capsys: pytest.CaptureFixture[str]) -> Operator:
-    async with asyncio.timeout(30):
-        while controller.loop.last is None:
-            await asyncio.sleep(0.01)
-    return Operator(controller, capsys)
 
 
 async def test_sites_shows_what_is_known_and_null_for_what_is_not(operator: Operator) -> None:

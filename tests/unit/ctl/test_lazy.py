@@ -14,7 +14,7 @@ def loaded_by(module: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("module", ["ctl.cli", "ctl.client", "ctl.shaping", "ctl.tables"])
+@pytest.mark.parametrize("module", ["ctl.cli", "ctl.client", "ctl.shaping", "ctl.tables", "ctl.decision_tables"])
 def test_command_imports_neither_floors_below_nor_their_packages(module: str) -> None:
     heavy = {"sim", "agent", "controller", "numpy", "sqlalchemy", "cryptography", "structlog", "highspy"}
     assert not loaded_by(module) & heavy

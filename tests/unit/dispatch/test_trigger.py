@@ -106,6 +106,12 @@ def test_price_spike_names_both_prices(state):
     assert sentence == "Power price at nile-01 went from 40.00 to 2387.01 USD/MWh."
 
 
+def test_reports_that_stop_or_come_again_are_a_reason_to_plan(state):
+    silent = at(state, 1, stale=True)
+    assert due(Planned(state, 100.0), silent, 101.0).sentence == "Reports of nile-01 are too old to plan on."
+    assert due(Planned(silent, 100.0), state, 101.0).sentence == "Reports of nile-01 come again."
+
+
 def test_machines_that_went_missing_are_counted(state):
     lost = replace(state.sites[0].classes[0], available=700)
     assert "300 machines of s21" in due(Planned(state, 0.0), at(state, 0, classes=(lost,)), 1.0).sentence
