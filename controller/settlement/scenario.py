@@ -7,7 +7,7 @@ their least value in an interval, so that an event holds from the interval it be
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -223,38 +223,6 @@ def sold_from(site: SiteScenario, at: int, until: int, width_s: float) -> tuple[
 def exact_steps(values: Floats, width_s: float) -> tuple[PriceStep, ...]:
     """A price per interval as steps from now on."""
     return tuple(PriceStep(k * width_s, float(v)) for k, v in enumerate(values))
-
-
-def part(scenario: Scenario, first: int, last: int) -> Scenario:
-    """Intervals [first, last) of a scenario: the same world, a shorter window."""
-    sites = []
-    for site in scenario.sites:
-        calls = [
-            replace(c, first=max(0, c.first - first), last=min(last, c.last) - first)
-            for c in site.calls
-            if c.last > first and c.first < last
-        ]
-        past = np.concatenate((site.past_w, site.demand_w[:, :first]), axis=1)
-        sites.append(
-            replace(
-                site,
-                ceiling_w=site.ceiling_w[first:last],
-                calls=tuple(calls),
-                called=site.called[first:last],
-                demand_w=site.demand_w[:, first:last],
-                past_w=past,
-                sold_w=site.sold_w[:, first:last],
-                month=site.month[first:last],
-            )
-        )
-    markets = {r: replace(m, usd_per_mwh=m.usd_per_mwh[first:last]) for r, m in scenario.markets.items()}
-    return replace(
-        scenario,
-        starts_unix_s=scenario.starts_unix_s[first:last],
-        markets=markets,
-        hashprice=scenario.hashprice[first:last],
-        sites=tuple(sites),
-    )
 
 
 def _utc(unix_s: float) -> str:

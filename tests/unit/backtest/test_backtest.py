@@ -100,6 +100,24 @@ def test_files_that_follow_each_other_are_one_series(files, capsys) -> None:
     assert [p["margin_usd"] for p in joined["policies"]] == [p["margin_usd"] for p in whole["policies"]]
 
 
+def test_regions_have_prices_of_their_own(files, capsys) -> None:
+    text = (files / "rt.csv").read_text()
+    (files / "dear.csv").write_text(
+        "\n".join(re.sub(r",.*", ",400.0", r) if "Z" in r else r for r in text.splitlines())
+    )
+    (files / "fleet.toml").write_text(
+        FLEET.replace('name = "mesa"', 'name = "mesa"\nregion = "west"')
+        + '[[sites]]\nname = "far"\nregion = "east"\nceiling_mw = 3.0\n'
+    )
+    args = ["backtest", "--fleet", str(files / "fleet.toml"), "--policies", "threshold", "--json"]
+    for region, name in (("west", "rt.csv"), ("east", "dear.csv")):
+        args += ["--prices", f"{region}={files / name}"]
+    assert console.exit_code(lambda: app(args=args)) == 0
+    (policy,) = json.loads(capsys.readouterr().out)["policies"]
+    mesa, far = policy["sites"]
+    assert mesa["mining_usd"] > 0 == far["mining_usd"]
+
+
 def test_columns_are_chosen_by_name_and_gaps_are_told(files, capsys) -> None:
     rows = (files / "rt.csv").read_text().splitlines()
     text = "\n".join(["stamp,east,west", *(f"{r},1.0" for r in rows[1:50] + rows[53:])])
