@@ -24,10 +24,10 @@ if not GRID.is_dir():
 
 @pytest.fixture(scope="module", params=["mining", "coupled"])
 def scarcity(request):
-    """19 to 21 August: 5,000 USD/MWh on the evening of the 20th."""
+    """20 and 21 August: 5,000 USD/MWh on the evening of the 20th."""
     hub, day_ahead = (str(GRID / f"ercot_hubavg_2024_{kind}.csv.gz") for kind in ("rt15", "da60"))
     files = Files(EXAMPLES / f"fleet-{request.param}.toml", (hub,), (day_ahead,), GRID / "btc_network_daily.csv")
-    scenario = Past(files).scenario(moment("2024-08-19", "from"), moment("2024-08-22", "to"))
+    scenario = Past(files).scenario(moment("2024-08-20", "from"), moment("2024-08-22", "to"))
     names = ("static", "threshold", "merit-order", "lp", "lp-current", "clipped", "hold", "foresight")
     return Backtest(files, scenario, run(scenario, names, Parameters()))
 
