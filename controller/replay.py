@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter
 
@@ -63,7 +63,7 @@ def record_of(
         now,
         trigger,
         decision.objective_usd if start is not None else None,
-        pack(asdict(fleet)),
+        pack(fleet),
         pack(_outcome(decision)),
         written,
         decision.rung.value,
@@ -143,7 +143,7 @@ def replay(record: DecisionRecord, plans: Sequence[bytes]) -> Replay:
     return Replay(again, fleet, compared, tuple(differences))
 
 
-def _outcome(decision: Decision) -> dict[str, object]:
+def _outcome(decision: Decision) -> Decision:
     """A decision as JSON keeps it: without what replaying brings back, and without how long it took."""
     sites = tuple(replace(s, outlook=()) for s in decision.sites)
-    return asdict(replace(decision, start=None, sites=sites, solve_s=0.0))
+    return replace(decision, start=None, sites=sites, solve_s=0.0)
