@@ -33,7 +33,7 @@ proto: .venv/dev.stamp ## generate gridpivot/v1 from protos/
 	PATH=$(CURDIR)/$(BIN):$$PATH $(PY) -m grpc_tools.protoc -Iprotos --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. $$(cd protos && find gridpivot -name '*.proto' | sort)
 	@touch gridpivot/v1/__init__.py
 
-bench-%: .venv/dev.stamp ## bench-governor, -ingest, -metrics, -dispatch, -forecast, -asic, -nvml: last line is one JSON object
+bench-%: .venv/dev.stamp ## bench-governor, -ingest, -metrics, -dispatch, -forecast, -regret, -asic, -nvml: last line is one JSON object
 	@$(PY) tests/bench/bench_$*.py
 
 clean: ## remove what was built

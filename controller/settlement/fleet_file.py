@@ -25,6 +25,7 @@ from gridpivot.settings import Section, line_of, load
 from gridpivot.vocabulary import AiPriority, Mode
 
 Name = Annotated[str, Field(min_length=1, max_length=60)]
+ModeName = Literal["sleep", "low", "normal", "turbo"]
 Hour = Annotated[float, Field(ge=0, le=24)]
 DAYS = {"all": tuple(range(7)), "weekdays": tuple(range(5)), "weekend": (5, 6)}
 MODE_ORDER = (Mode.SLEEP, Mode.LOW, Mode.NORMAL, Mode.TURBO)
@@ -82,7 +83,8 @@ class ClassSection(Placed):
     machines: int = Field(ge=1, le=1_000_000)
     model: str | None = None
     nameplate: tuple[float, float] | None = None  # TH/s, W
-    modes: dict[Literal["sleep", "low", "normal", "turbo"], tuple[float, float]] | None = None  # W, TH/s
+    modes: dict[ModeName, tuple[float, float]] | None = None  # W, TH/s
+    mode_names: tuple[ModeName, ...] = ("sleep", "low", "normal", "turbo")  # those that a model's firmware has
     wake_s: float = Field(default=240.0, ge=0, le=3600)
     shed_s: float = Field(default=30.0, ge=0, le=3600)
     feeder: str = ""
@@ -93,11 +95,13 @@ class ClassSection(Placed):
             raise ValueError("give exactly one of model, nameplate = [TH/s, W] and modes")
         if self.model is not None and self.model not in NAMEPLATE:
             raise ValueError(f"model {self.model!r} is unknown; give nameplate = [TH/s, W], or one of {_models()}")
+        if not {"sleep", "normal"} <= set(self.mode_names):
+            raise ValueError("mode_names needs sleep and normal")
         if self.modes is not None:
             self._check(self.modes)
         return self
 
-    def _check(self, modes: dict[Literal["sleep", "low", "normal", "turbo"], tuple[float, float]]) -> None:
+    def _check(self, modes: dict[ModeName, tuple[float, float]]) -> None:
         if "sleep" not in modes or "normal" not in modes:
             raise ValueError("modes sleep and normal are both needed: modes = { sleep = [W, 0], normal = [W, TH/s] }")
         if any(watts < 0 or terahash < 0 for watts, terahash in modes.values()) or modes["sleep"][1] != 0:
@@ -120,6 +124,7 @@ class ClassSection(Placed):
                 self.model or self.name,
                 shed_s=self.shed_s,
                 wake_s=self.wake_s,
+                modes=tuple(Mode(name) for name in self.mode_names),
                 nameplate=self.nameplate,
             )
         points = {Mode(m): ModePoint(watts, terahash * 1e12) for m, (watts, terahash) in self.modes.items()}

@@ -11,7 +11,7 @@ from dataclasses import replace
 import highspy
 import numpy as np
 
-from controller.dispatch.arrays import Numbers
+from controller.dispatch.arrays import INF, Matrix, Numbers
 from controller.dispatch.block import OPTIONS, pass_model
 from controller.dispatch.inputs import FleetState
 from controller.dispatch.model import Layout, lay_out, numbers_of
@@ -21,23 +21,18 @@ from controller.settlement.plant import MODES, Floats
 from controller.settlement.rolling import site_state
 from controller.settlement.scenario import Scenario, SiteScenario, exact_steps, sold_from, windows_of
 from controller.settlement.settle import Course
-from gridpivot.errors import Infeasible, SettingsError
+from gridpivot.errors import Infeasible
 from gridpivot.vocabulary import Mode
 
 
 def foresee(scenario: Scenario, site: SiteScenario, start: Floats, parameters: Parameters) -> tuple[Course, float]:
     """The best course of one site through the window from machines (class, 4), and its margin [USD].
 
-    Raises Infeasible when the solver finds no optimum, SettingsError for a demand charge over more than one month.
+    Raises Infeasible when the solver finds no optimum.
     """
     plant, width = site.plant, scenario.width_s
     charge = None
     if plant.demand_charge_usd_per_kw is not None:
-        if len(np.unique(site.month)) > 1:
-            raise SettingsError(
-                f"site {plant.name!r} has a demand charge: foresight wants a window inside one billing month; "
-                "give --from and --to within a month"
-            )
         charge = DemandCharge(plant.demand_charge_usd_per_kw, 0.0, scenario.intervals * width)
     state = site_state(
         plant,
@@ -53,6 +48,8 @@ def foresee(scenario: Scenario, site: SiteScenario, start: Floats, parameters: P
     fleet = FleetState((state,), 1.0)
     layout = lay_out(fleet, (width,) * scenario.intervals, floor=False)
     numbers = _at_hashprice(layout, numbers_of(layout, fleet, still), scenario.hashprice, still)
+    if charge is not None:
+        layout, numbers = _peak_by_month(layout, numbers, site.month)
     x, cost = _optimum(layout, numbers)
     return _course(layout, x, site, start), -cost
 
@@ -66,6 +63,32 @@ def _at_hashprice(layout: Layout, numbers: Numbers, hashprice: Floats, parameter
     wear = parameters.wear_usd_per_wake * 1e3
     cost[mining.wake] = (cost[mining.wake] - wear) * hashprice + wear
     return replace(numbers, cost=cost)
+
+
+def _peak_by_month(layout: Layout, numbers: Numbers, month: Floats) -> tuple[Layout, Numbers]:
+    """A peak of its own for each billing month, where the model over one horizon knows a single one."""
+    matrix, peak = layout.matrix, int(layout.grid.new_peak[0])
+    entries = np.arange(matrix.start[peak], matrix.start[peak + 1])
+    of_entry = month[np.searchsorted(layout.grid.charge_row[0], matrix.index[entries])]
+    later = [entries[of_entry == m] for m in np.unique(month)[1:]]
+    moved = np.concatenate([np.zeros(0, dtype=entries.dtype), *later])
+    counts = np.diff(matrix.start)
+    counts[peak] -= len(moved)
+    start = np.concatenate(([0], np.cumsum([*counts, *map(len, later)]))).astype(np.int32)
+    split = Matrix(
+        matrix.columns + len(later),
+        matrix.rows,
+        start,
+        np.concatenate((np.delete(matrix.index, moved), matrix.index[moved])),
+        np.concatenate((np.delete(matrix.value, moved), matrix.value[moved])),
+    )
+    more = replace(
+        numbers,
+        cost=np.append(numbers.cost, np.full(len(later), numbers.cost[peak])),
+        column_lower=np.append(numbers.column_lower, np.zeros(len(later))),
+        column_upper=np.append(numbers.column_upper, np.full(len(later), INF)),
+    )
+    return replace(layout, matrix=split), more
 
 
 def _optimum(layout: Layout, numbers: Numbers) -> tuple[Floats, float]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -178,8 +177,3 @@ def throughput(pool: AiPool, power_w: Floats) -> Floats:
     """Share of full throughput that a pool reaches at `power_w` (n,): its concave hull, as dispatch values it."""
     corners = np.array(pool_corners(pool))
     return np.asarray(np.interp(power_w, corners[:, 0], corners[:, 1]))
-
-
-def segment_edges_w(pool: AiPool) -> tuple[tuple[float, float], ...]:
-    """(from, to) [W] of each segment of a pool's hull."""
-    return tuple((low[0], high[0]) for low, high in pairwise(pool_corners(pool)))

@@ -59,7 +59,7 @@ class Rolling:
         for site in seen.sites:
             if fresh and id(site.history) not in outlooks:
                 outlooks[id(site.history)] = prices_ahead(site, seen)
-            states.append(state_of(site, outlooks.get(id(site.history), ()), seen.width_s))
+            states.append(state_of(site, outlooks.get(id(site.history), ()), seen.width_s if fresh else None))
         fleet = FleetState(tuple(states), seen.hashprice_usd_per_ph_day)
         if fresh:
             decided = self._planner.solve(fleet).sites
@@ -103,16 +103,21 @@ def prices_ahead(site: SiteSeen, seen: Seen) -> tuple[PriceStep, ...]:
     )
 
 
-def state_of(site: SiteSeen, prices: Sequence[PriceStep], width_s: float) -> SiteState:
-    """The site as dispatch wants to see it."""
+def state_of(site: SiteSeen, prices: Sequence[PriceStep], width_s: float | None) -> SiteState:
+    """The site as dispatch wants to see it; without a width of intervals it looks no further than now."""
     plant = site.plant
-    ahead = int(FAR_S // width_s)
-    demands = [demand_ahead_w(site.past_w[k], float(site.demand_w[k]), width_s, ahead) for k in range(len(plant.pools))]
+    demands: list[tuple[WattStep, ...]] = [()] * len(plant.pools)
+    if width_s is not None:
+        ahead = int(FAR_S // width_s)
+        forecasts = (
+            demand_ahead_w(p, float(w), width_s, ahead) for p, w in zip(site.past_w, site.demand_w, strict=True)
+        )
+        demands = [_steps(watts, width_s) for watts in forecasts]
     return site_state(
         plant,
         site.standing,
         prices=tuple(prices),
-        demands=[_steps(d, width_s) for d in demands],
+        demands=demands,
         now_w=site.demand_w,
         windows=site.windows,
         sold=site.sold,

@@ -7,7 +7,7 @@ their least value in an interval, so that an event holds from the interval it be
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,11 +134,12 @@ def _in_window(series: PriceSeries, starts: Floats, width_s: float) -> tuple[Flo
     """Prices of each interval; a short gap takes the last price before it, and says so."""
     at = np.searchsorted(series.starts_unix_s, starts, side="right") - 1
     age = np.where(at >= 0, starts - series.starts_unix_s[np.maximum(at, 0)], np.inf)
-    if age.max() > LONGEST_GAP_S:
-        worst = int(np.argmax(age))
+    ends = series.starts_unix_s[-1] + width_s
+    if age.max() > LONGEST_GAP_S or starts[-1] >= ends:
+        worst = int(np.argmax((age > LONGEST_GAP_S) | (starts >= ends)))
         raise SettingsError(
-            f"{series.name}: no price for {_utc(starts[worst])} within {LONGEST_GAP_S / 3600:g} h before it; it holds "
-            f"{_utc(series.starts_unix_s[0])} to {_utc(series.starts_unix_s[-1])}; give another --from and --to"
+            f"{series.name}: no price for {_utc(starts[worst])}, and gaps over {LONGEST_GAP_S / 3600:g} h are not "
+            f"filled; it holds {_utc(series.starts_unix_s[0])} to {_utc(ends)}; give another --from and --to"
         )
     missing = int((age >= width_s).sum())
     told = [f"{series.name}: {missing} intervals without a price took the last one before them"] if missing else []
@@ -222,38 +223,6 @@ def sold_from(site: SiteScenario, at: int, until: int, width_s: float) -> tuple[
 def exact_steps(values: Floats, width_s: float) -> tuple[PriceStep, ...]:
     """A price per interval as steps from now on."""
     return tuple(PriceStep(k * width_s, float(v)) for k, v in enumerate(values))
-
-
-def part(scenario: Scenario, first: int, last: int) -> Scenario:
-    """Intervals [first, last) of a scenario: the same world, a shorter window."""
-    sites = []
-    for site in scenario.sites:
-        calls = [
-            replace(c, first=max(0, c.first - first), last=min(last, c.last) - first)
-            for c in site.calls
-            if c.last > first and c.first < last
-        ]
-        past = np.concatenate((site.past_w, site.demand_w[:, :first]), axis=1)
-        sites.append(
-            replace(
-                site,
-                ceiling_w=site.ceiling_w[first:last],
-                calls=tuple(calls),
-                called=site.called[first:last],
-                demand_w=site.demand_w[:, first:last],
-                past_w=past,
-                sold_w=site.sold_w[:, first:last],
-                month=site.month[first:last],
-            )
-        )
-    markets = {r: replace(m, usd_per_mwh=m.usd_per_mwh[first:last]) for r, m in scenario.markets.items()}
-    return replace(
-        scenario,
-        starts_unix_s=scenario.starts_unix_s[first:last],
-        markets=markets,
-        hashprice=scenario.hashprice[first:last],
-        sites=tuple(sites),
-    )
 
 
 def _utc(unix_s: float) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from gridpivot import dispatch_shapes, shapes
 from gridpivot.shapes import Document
+from gridpivot.shapes_backtest import AccountFigures, BacktestShape
 
 pytestmark = pytest.mark.unit
 
@@ -43,6 +44,7 @@ FLEET = {
     "last_dispatch_reason": "interval",
     "reports_received": 12,
 }
+ACCOUNT = dict.fromkeys(AccountFigures.model_fields, 1.5)
 EXAMPLES: dict[str, Document] = {
     "sites": shapes.SitesShape(fleet=FLEET, sites=[SITE]),
     "site": shapes.SiteShape(**SITE, classes=[CLASS], pools=[POOL]),
@@ -173,6 +175,21 @@ EXAMPLES: dict[str, Document] = {
                 "set_at": NOON,
                 "device_count": 24,
             }
+        ],
+    ),
+    "backtest": BacktestShape(
+        fleet="fleet.toml",
+        begins_at=NOON,
+        ends_at=NOON,
+        interval_s=900.0,
+        intervals=96,
+        prices=["rt.csv"],
+        day_ahead=[],
+        hashprice="50 USD/PH/day",
+        calls=1,
+        notes=[],
+        policies=[
+            {"policy": "lp", "regret_ratio": None, "wall_s": 0.5, "sites": [{"site": "falcon-1", **ACCOUNT}], **ACCOUNT}
         ],
     ),
     "doctor": shapes.DoctorShape(ok=True, checks=[{"name": "clock", "outcome": "ok", "detail": "synchronised"}]),
