@@ -134,6 +134,8 @@ def segment_widths_w(corners_w: Floats, state: PoolState, edges_s: Floats) -> Fl
     if not state.backlog:
         if state.demand:
             top = np.minimum(top, average_watts(state.demand, edges_s, state.pool.max_w))
+            if state.demand_w is not None:  # what it wants now it shall have now, whatever it will want later
+                top[0] = max(top[0], min(state.pool.max_w, state.demand_w))
         elif state.demand_w is not None:
             top = np.minimum(top, state.demand_w)
     low, high = corners_w[:, 0, None], corners_w[:, 1, None]

@@ -197,6 +197,7 @@ class Oracle:
             asked = np.full(len(self.t), pool.max_w)
         elif state.demand:
             asked = np.minimum(pool.max_w, average_watts(state.demand, self.edges_s, 0.0))
+            asked[0] = max(asked[0], min(pool.max_w, state.demand_w or 0.0))
         else:
             asked = np.full(len(self.t), pool.max_w if state.demand_w is None else min(pool.max_w, state.demand_w))
         asked = np.maximum(asked, pool.baseline_w)
