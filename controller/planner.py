@@ -169,7 +169,6 @@ class PlanLoop:
             self.counts.solve_s_total += solved.solve_s
             self.counts.solve_s_last = solved.solve_s
             self._retry_at_s = None
-            await asyncio.get_running_loop().run_in_executor(self._thread, self._planner.write_bases)
         return trigger
 
     async def _solve(self, fleet: FleetState) -> tuple[Decision | None, str]:

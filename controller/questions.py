@@ -48,7 +48,7 @@ class Questions:
         return record, await self._ask(lambda: replay(record, plans))
 
     def _planner(self) -> Planner:
-        return Planner(self._parameters, time_limit_s=TIME_LIMIT_S, record=False)
+        return Planner(self._parameters, time_limit_s=TIME_LIMIT_S)
 
     async def _ask(self, work: Callable[[], Answer]) -> Answer:
         try:

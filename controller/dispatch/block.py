@@ -30,6 +30,15 @@ OPTIONS: tuple[tuple[str, bool | int | float | str], ...] = (
     ("primal_feasibility_tolerance", 1e-7),
 )
 STATUSES = tuple(highspy.HighsBasisStatus(code) for code in range(5))
+LOWER, BASIC, UPPER, ZERO = (
+    int(status)
+    for status in (
+        highspy.HighsBasisStatus.kLower,
+        highspy.HighsBasisStatus.kBasic,
+        highspy.HighsBasisStatus.kUpper,
+        highspy.HighsBasisStatus.kZero,
+    )
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +54,7 @@ class Solution:
 
 
 class Block:
-    """Sites that share constraints, solved together. `basis` is what the next run starts from; None = cold."""
+    """Sites that share constraints, solved together."""
 
     def __init__(self, parameters: Parameters, period_s: Sequence[float], floor: bool) -> None:
         self._parameters, self._period_s, self._floor = parameters, tuple(period_s), floor
@@ -53,38 +62,10 @@ class Block:
         self._highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]
         for option, value in OPTIONS:
             self._highs.setOptionValue(option, value)
-        self._basis: Any = None
-        self._written: bytes | None = b""
+        self.basis = b""  # what the next run starts from: status codes of columns then rows; empty = cold
         self.layout: Layout | None = None
         self.numbers: Numbers | None = None
         self.ended = ""  # how the newest run ended, in the solver's words
-
-    @property
-    def basis(self) -> bytes:
-        """What the next run starts from: status codes of columns then rows, a byte each; empty = cold."""
-        if self._written is None:
-            self._written = bytes(map(int, self._basis.col_status)) + bytes(map(int, self._basis.row_status))
-        return self._written
-
-    @property
-    def warm(self) -> bool:
-        """Whether the next run starts from a basis."""
-        return self._basis is not None
-
-    def set_basis(self, written: bytes, columns: int) -> None:
-        """Start the next run from a basis that was written down."""
-        if not written:
-            self.forget()
-            return
-        basis = highspy.HighsBasis()
-        basis.col_status = [STATUSES[code] for code in written[:columns]]
-        basis.row_status = [STATUSES[code] for code in written[columns:]]
-        basis.valid = True
-        self._basis, self._written = basis, written
-
-    def forget(self) -> None:
-        """Start the next run cold."""
-        self._basis, self._written = None, b""
 
     def load(self, fleet: FleetState) -> tuple[Layout, Numbers]:
         """Bring the model up to this moment; a basis of another size is forgotten."""
@@ -99,7 +80,7 @@ class Block:
         self._key = None  # until the new model is whole
         pass_model(self._highs, layout, now)
         if old is not None and (old.matrix.columns, old.matrix.rows) != (layout.matrix.columns, layout.matrix.rows):
-            self.forget()
+            self.basis = b""
         self._key, self.layout, self.numbers = key, layout, now
         return layout, now
 
@@ -125,8 +106,8 @@ class Block:
             self.ended = "Time limit reached before it began"
             return None
         self._highs.clearSolver()
-        if self._basis is not None:
-            self._highs.setBasis(self._basis)
+        if self.basis:
+            self._highs.setBasis(_read_basis(self.basis, self.layout.matrix.columns))
         # HiGHS counts its limit from the object's first run on.
         self._highs.setOptionValue("time_limit", self._highs.getRunTime() + time_limit_s)
         self._highs.run()
@@ -141,16 +122,39 @@ class Block:
         if not worst <= TOLERANCE:
             self.ended = f"optimal, but {worst:.1e} outside a constraint"
             return None
-        self._basis, self._written = self._highs.getBasis(), None
+        row_dual = np.asarray(found.row_dual)
+        self.basis = _written_basis(np.asarray(self._highs.getBasicVariables()[1]), self.numbers, x, row_dual)
         return Solution(
             x=x,
             column_dual=np.asarray(found.col_dual),
-            row_dual=np.asarray(found.row_dual),
+            row_dual=row_dual,
             row_value=row_value,
             # A dot product would wake BLAS threads.
             objective_usd=float((self.numbers.cost * x).sum()) + self.numbers.offset_usd,
             primal_infeasibility=worst,
         )
+
+
+def _written_basis(basic: Ints, now: Numbers, x: Floats, row_dual: Floats) -> bytes:
+    """A basis as bytes from its basic variables (columns as they are, rows as -1 - row) and where the others stand.
+
+    Written from arrays: asking the solver for its own statuses, one object each, took longer than solving.
+    """
+    columns = np.where(x >= now.column_upper, UPPER, LOWER).astype(np.uint8)
+    columns[~np.isfinite(now.column_lower) & ~np.isfinite(now.column_upper)] = ZERO
+    below, above = np.isfinite(now.row_lower), np.isfinite(now.row_upper)
+    rows = np.where(below & (~above | (row_dual > 0)), LOWER, np.where(above, UPPER, ZERO)).astype(np.uint8)
+    columns[basic[basic >= 0]] = BASIC
+    rows[-1 - basic[basic < 0]] = BASIC
+    return columns.tobytes() + rows.tobytes()
+
+
+def _read_basis(written: bytes, columns: int) -> highspy.HighsBasis:
+    basis = highspy.HighsBasis()
+    basis.col_status = [STATUSES[code] for code in written[:columns]]
+    basis.row_status = [STATUSES[code] for code in written[columns:]]
+    basis.valid = True
+    return basis
 
 
 def _where(moved: NDArray[np.bool_]) -> Ints:

@@ -39,13 +39,10 @@ class Planner:
         parameters: Parameters | None = None,
         period_s: Sequence[float] = PERIOD_S,
         time_limit_s: float = TIME_LIMIT_S,
-        record: bool = True,
     ) -> None:
-        """`record`: whether decisions carry what they started from; a backtest does without."""
         self.parameters = parameters if parameters is not None else Parameters()
         self.period_s = tuple(period_s)
         self.time_limit_s = time_limit_s
-        self._record = record
         self._blocks: dict[Names, Block] = {}
         self._whole: Block | None = None
         self._floor_binds = False
@@ -91,15 +88,10 @@ class Planner:
             layout, _ = block.load(part)
             if basis and len(basis) != layout.matrix.columns + layout.matrix.rows:
                 raise Infeasible("a recorded basis has another size than its model; the model has changed since")
-            block.set_basis(basis, layout.matrix.columns)
+            block.basis = basis
             parts.append((block, part))
         decision, _ = self._answer(parts, fleet, begun, start.coupled)
         return replace(decision, solve_s=time.perf_counter() - begun)
-
-    def write_bases(self) -> None:
-        """Turn the bases that the next call starts from into bytes now, while nobody waits for them."""
-        for block in (*self._blocks.values(), *((self._whole,) if self._whole else ())):
-            _ = block.basis
 
     def _block(self, floor: bool) -> Block:
         return Block(self.parameters, self.period_s, floor)
@@ -121,11 +113,10 @@ class Planner:
         bases, cost, worst, warm = [], 0.0, 0.0, True
         for block, part in parts:
             block.load(part)
-            from_basis, basis = block.warm, block.basis if self._record else b""
+            basis = block.basis
             solution = self._run(block, begun)
-            if solution is None and from_basis:
-                block.forget()
-                from_basis, basis = False, b""
+            if solution is None and basis:
+                block.basis = basis = b""
                 solution = self._run(block, begun)
             if solution is None:
                 names = ", ".join(s.name for s in part.sites[:3]) + " ..." * (len(part.sites) > 3)
@@ -134,14 +125,12 @@ class Planner:
             bases.append(basis)
             cost += solution.objective_usd
             worst = max(worst, solution.primal_infeasibility)
-            warm = warm and from_basis
+            warm = warm and bool(basis)
             decided = decide(block.layout, block.numbers, solution, part, self.parameters)
             sites.update({d.site: d for d in decided})
             if block.layout.promises.hashing is not None:
                 hashing += block.layout.promises.hashing.activity(solution.x)
-        start = (
-            Start(self._solver, tuple((o, str(v)) for o, v in OPTIONS), tuple(bases), coupled) if self._record else None
-        )
+        start = Start(self._solver, tuple((o, str(v)) for o, v in OPTIONS), tuple(bases), coupled)
         ordered = tuple(sites[s.name] for s in fleet.sites)
         return Decision(ordered, cost, 0.0, warm, worst, self._solver, start), hashing
 

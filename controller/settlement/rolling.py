@@ -47,7 +47,7 @@ class Rolling:
         between: Rung = Rung.CLIPPED_PLAN,
     ) -> None:
         self.name, self.knows_current, self._every_s, self._between = name, knows_current, every_s, between
-        self._planner = Planner(parameters, periods(width_s), record=False)
+        self._planner = Planner(parameters, periods(width_s))
         self._planned_unix_s = -np.inf
         self._plan: dict[str, SiteDecision] = {}
 

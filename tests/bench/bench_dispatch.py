@@ -63,7 +63,6 @@ def cold_and_warm(base: FleetState, repeats: int, rng: random.Random, name: str)
     for number in range(repeats):
         state = after_prices(state, rng)
         for kind, changed in (("prices", state), ("event", after_call(state, number))):
-            planner.write_bases()  # as the planning loop does once plans are out
             took, decision = timed(partial(planner.solve, changed))
             assert decision.warm
             worst = max(worst, decision.primal_infeasibility)
@@ -104,7 +103,6 @@ def growth(repeats: int) -> dict[str, Any]:
         runs = []
         for _ in range(repeats):
             state = after_prices(state, rng)
-            planner.write_bases()
             seconds, decision = timed(partial(planner.solve, state))
             runs.append(seconds)
             state = follow(state, decision)
