@@ -65,12 +65,18 @@ def split(fleet: FleetState) -> tuple[FleetState, dict[str, str]]:
 
 
 def complete(
-    solved: Decision | None, reason: str, last: Decision | None, fleet: FleetState, parameters: Parameters
+    solved: Decision | None,
+    reason: str,
+    last: Decision | None,
+    fleet: FleetState,
+    parameters: Parameters,
+    recent: bool = True,
 ) -> Decision:
     """A decision for every site: solved ones as they are, the others on the best rung there is.
 
-    `reason` says why nothing was solved (with `solved` None); `last` is the newest decision of any rung. A site whose
-    own limits are not numbers gets none: its last plan stays in force.
+    `reason` says why nothing was solved (with `solved` None); `last` is the newest decision of any rung; unless
+    its plan is `recent`, a site whose price is known has the merit order instead. A site whose own limits are not
+    numbers gets none: its last plan stays in force.
     """
     done = {d.site: d for d in solved.sites} if solved is not None else {}
     before = {d.site: d for d in last.sites} if last is not None else {}
@@ -81,7 +87,7 @@ def complete(
             sites.append(done[site.name])
             continue
         why = left_out.get(site.name, reason)
-        decided = _stand_in(site, before.get(site.name), fleet, parameters, why)
+        decided = _stand_in(site, before.get(site.name), recent, fleet, parameters, why)
         if math.isfinite(decided.expected_power_w) and _limits_known(site):
             sites.append(decided)
     if solved is not None:
@@ -96,11 +102,12 @@ def _limits_known(site: SiteState) -> bool:
 
 
 def _stand_in(
-    site: SiteState, before: SiteDecision | None, fleet: FleetState, parameters: Parameters, why: str
+    site: SiteState, before: SiteDecision | None, recent: bool, fleet: FleetState, parameters: Parameters, why: str
 ) -> SiteDecision:
-    if before is not None and _same_equipment(site, before):
+    priced = bool(site.prices) and not site.stale and fault_of(site) is None
+    if before is not None and _same_equipment(site, before) and (recent or not priced):
         decided, rung = clipped(site, before, fleet, parameters), Rung.CLIPPED_PLAN
-    elif site.prices and fault_of(site) is None and not site.stale:
+    elif priced:
         decided, rung = by_merit(site, fleet, parameters), Rung.MERIT_ORDER
     else:
         decided, rung = held(site, fleet, parameters), Rung.HOLD

@@ -111,6 +111,14 @@ def test_best_rung_there_is_takes_the_place_of_a_solution(make):
     assert {d.rung_reason for d in decided.sites} == {"the solver gave no answer in 30 s"}
 
 
+def test_old_plan_gives_way_to_the_merit_order_where_a_price_is_known(make):
+    fleet = make.fleet(make.site("a"), make.site("b"))
+    last = Planner(P).solve(fleet)
+    unpriced = replace(fleet, sites=(fleet.sites[0], replace(fleet.sites[1], prices=())))
+    decided = complete(None, "x", last, unpriced, P, recent=False)
+    assert [d.rung for d in decided.sites] == [Rung.MERIT_ORDER, Rung.CLIPPED_PLAN]
+
+
 def test_plan_of_other_equipment_is_not_clipped_but_replaced(make):
     last = Planner(P).solve(make.fleet(make.site("a")))
     changed = make.fleet(make.site("a", classes=[make.machines(make.s19)]))
