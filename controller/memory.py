@@ -7,11 +7,11 @@ paid. Habits are learned anew after a restart: until then the present demand sta
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from controller.dispatch.terms import DemandCharge, WattStep
 from controller.fleet.tables import Fleet, SiteLive
-from controller.markets.ai_demand import DemandSample, forecast_demand, remembered
+from controller.markets.ai_demand import QUARTER_S, DemandSample, forecast_demand, habit_w, remembered
 from controller.markets.billing import Billing, EnergyReading, demand_charge, metered
 from controller.markets.book import MarketBook
 from controller.store.peaks import PeakRow, Peaks
@@ -39,6 +39,7 @@ class SiteMemory:
         self._tariffs, self._speed = tariffs, speed
         self._billing: dict[str, Billing] = {}
         self._habits: dict[tuple[str, str], tuple[DemandSample, ...]] = {}
+        self._usual: dict[tuple[str, str], tuple[float, Sequence[float] | None]] = {}  # by quarter hour
         self._seen: dict[str, Instant] = {}
         self._recorded: dict[str, PeakRow] = {}
 
@@ -91,5 +92,8 @@ class SiteMemory:
         """What a pool will probably want [W]; () while nothing is known of it."""
         if present_w is None:
             return ()  # unknown demand is planned as all that the pool can draw
-        history = self._habits.get((site, pool), ())
-        return forecast_demand(history, present_w, self._book.data_unix_s(now), speed=self._speed)
+        key, data_s = (site, pool), self._book.data_unix_s(now)
+        history, quarter = self._habits.get(key, ()), data_s // QUARTER_S
+        if key not in self._usual or self._usual[key][0] != quarter:
+            self._usual[key] = quarter, habit_w(history, data_s)
+        return forecast_demand((), present_w, data_s, speed=self._speed, habit=self._usual[key][1])

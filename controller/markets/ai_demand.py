@@ -54,11 +54,13 @@ def forecast_demand(
     horizon_s: float = 48 * HOUR_S,
     speed: float = 1.0,
     most_w: float = math.inf,
+    habit: Sequence[float] | None = None,
 ) -> tuple[WattStep, ...]:
     """Demand ahead [W, real s from now], hour by hour; () while nothing is known of the pool.
 
     `present_w` None takes the newest sample if it is fresh. Hours never seen take the mean of all that were; nothing
-    goes above `most_w`, what the pool can draw.
+    goes above `most_w`, what the pool can draw. `habit` is what `habit_w` made of the history, where it is at hand: a
+    fortnight of samples is much to go through every second.
     """
     seen = [s for s in history if now_unix_s - MEMORY_S <= s.since_unix_s <= now_unix_s]
     present = present_w
@@ -66,7 +68,7 @@ def forecast_demand(
         present = seen[-1].power_w
     if present is None and not seen:
         return ()
-    habit = _by_hour(seen)
+    habit = _by_hour(seen) if habit is None else habit
     steps = [WattStep(0.0, min(most_w, _mixed(present, habit, now_unix_s, 0.0)))]
     start = (now_unix_s // HOUR_S + 1) * HOUR_S
     while start < now_unix_s + horizon_s:
@@ -74,6 +76,11 @@ def forecast_demand(
         steps.append(WattStep((start - now_unix_s) / speed, min(most_w, _mixed(present, habit, start, middle_s))))
         start += HOUR_S
     return tuple(steps)
+
+
+def habit_w(history: Sequence[DemandSample], now_unix_s: float) -> Sequence[float] | None:
+    """What a pool usually wants by hour of the day, UTC [W] -> (24,); None while nothing was seen."""
+    return _by_hour([s for s in history if now_unix_s - MEMORY_S <= s.since_unix_s <= now_unix_s])
 
 
 def _by_hour(seen: Sequence[DemandSample]) -> Sequence[float] | None:
