@@ -152,17 +152,6 @@ class Ledger:
             return None
         return _decision(row)
 
-    async def decisions(self, limit: int, since_unix_ms: int = 0, until_unix_ms: int = 2**62) -> list[DecisionRecord]:
-        """The newest decisions in [since, until), newest last."""
-        table = schema.decisions
-        query = select(table).where(
-            table.c.decided_at_unix_ms >= since_unix_ms, table.c.decided_at_unix_ms < until_unix_ms
-        )
-        query = query.order_by(table.c.decided_at_unix_ms.desc(), table.c.decision_id.desc()).limit(limit)
-        async with self._readers.connect() as connection:
-            rows = (await connection.execute(query)).all()
-        return [_decision(row) for row in reversed(rows)]
-
     async def decision_times(self, since_unix_ms: int, until_unix_ms: int) -> list[tuple[int, str]]:
         """When [ms] and under which identity decisions of [since, until) were taken, oldest first."""
         table = schema.decisions
