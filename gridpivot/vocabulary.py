@@ -212,6 +212,15 @@ class EventKind(StrEnum):
     LOCK_CLEARED = "lock_cleared"
     POOLS_LOST = "pools_lost"
     FEEDER_OPENED = "feeder_opened"
+    LOCAL_ORDER = "local_order"
+    LOCAL_RELEASE = "local_release"
+    PLAN_DEGRADED = "plan_degraded"
+    REPORTS_THINNED = "reports_thinned"
+    METER_COUNTER = "meter_counter"
+    STAGE_CHANGED = "stage_changed"
+    COMMISSIONED = "commissioned"
+    CERTIFICATE_RENEWED = "certificate_renewed"
+    CERTIFICATE_EXPIRED = "certificate_expired"
 
 
 class LinkState(StrEnum):
@@ -231,6 +240,16 @@ class GoawayCode(StrEnum):
     PROTOCOL_ERROR = "protocol_error"
     SHUTTING_DOWN = "shutting_down"
     OVERLOADED = "overloaded"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+
+
+class Role(StrEnum):
+    """What an operator may do: look; order; decide about identities too."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
 
 
 class PriceRung(StrEnum):

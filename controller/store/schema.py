@@ -141,6 +141,8 @@ audit = Table(
     Column("audit_id", String(64), primary_key=True),
     Column("at_unix_ms", BigInteger, nullable=False, index=True),
     Column("actor", String(128), nullable=False),
+    Column("role", String(16), nullable=False, server_default=""),  # empty = before roles
+    Column("origin", String(128), nullable=False, server_default=""),  # address of the caller
     Column("action", String(64), nullable=False),
     Column("reason", Text, nullable=False),
     Column("idempotency_key", String(128)),  # null = none given
@@ -164,4 +166,67 @@ planner = Table(
     metadata,
     Column("planner_id", Integer, primary_key=True),  # one row: 1
     Column("epoch", BigInteger, nullable=False),
+)
+
+agent_tokens = Table(
+    "agent_tokens",
+    metadata,
+    Column("token_id", String(32), primary_key=True),
+    Column("site", String(128), nullable=False, index=True),
+    Column("secret_sha256", LargeBinary(32), nullable=False),  # the secret itself is 256 random bits and kept nowhere
+    Column("created_at_unix_ms", BigInteger, nullable=False),
+    Column("expires_at_unix_ms", BigInteger, nullable=False),
+    Column("used_at_unix_ms", BigInteger),  # null = not used
+    Column("used_from", String(128)),
+    Column("revoked_at_unix_ms", BigInteger),
+)
+
+certificates = Table(
+    "certificates",
+    metadata,
+    Column("serial", String(64), primary_key=True),  # hex
+    Column("kind", String(16), nullable=False),  # site or operator
+    Column("name", String(128), nullable=False, index=True),
+    Column("issued_at_unix_ms", BigInteger, nullable=False),
+    Column("not_after_unix_ms", BigInteger, nullable=False),
+    Column("revoked_at_unix_ms", BigInteger),
+    Column("certificate_der", LargeBinary, nullable=False),
+)
+
+recoveries = Table(
+    "recoveries",
+    metadata,
+    Column("site", String(128), primary_key=True),
+    Column("fingerprint", String(64), primary_key=True),  # SHA-256 of the request, hex
+    Column("csr_der", LargeBinary, nullable=False),
+    Column("asked_at_unix_ms", BigInteger, nullable=False),
+    Column("origin", String(128), nullable=False),
+    Column("state", String(16), nullable=False),  # pending, approved, refused
+    Column("decided_at_unix_ms", BigInteger),
+)
+
+operators = Table(
+    "operators",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("token_sha256", LargeBinary(32)),  # null = certificate only
+    Column("created_at_unix_ms", BigInteger, nullable=False),
+    Column("revoked_at_unix_ms", BigInteger),
+)
+
+site_energy = Table(
+    "site_energy",
+    metadata,
+    Column("site", String(128), primary_key=True),
+    Column("ledger_id", LargeBinary(16), primary_key=True),
+    Column("first_at_unix_ms", BigInteger, nullable=False),
+    Column("last_at_unix_ms", BigInteger, nullable=False),
+    Column("import_j", BigInteger, nullable=False),
+    Column("mining_j", BigInteger, nullable=False),
+    Column("ai_j", BigInteger, nullable=False),
+    Column("overhead_j", BigInteger, nullable=False),
+    Column("unattributed_j", BigInteger, nullable=False),
+    Column("unmetered_j", BigInteger, nullable=False),
+    Column("counter_changes", BigInteger, nullable=False),
 )

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgridpivot/v1/enrolment.proto\x12\x0cgridpivot.v1\"E\n\x0c\x45nrolRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07\x63sr_der\x18\x02 \x01(\x0c\x12\x15\n\ragent_version\x18\x03 \x01(\t\"\xd1\x01\n\rEnrolResponse\x12\x1d\n\x15\x63\x65rtificate_chain_der\x18\x01 \x03(\x0c\x12\x0e\n\x06\x63\x61_der\x18\x02 \x01(\x0c\x12\x42\n\x0cplanner_keys\x18\x03 \x03(\x0b\x32,.gridpivot.v1.EnrolResponse.PlannerKeysEntry\x12\x19\n\x11not_after_unix_ms\x18\x04 \x01(\x03\x1a\x32\n\x10PlannerKeysEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\x32T\n\x10\x45nrolmentService\x12@\n\x05\x45nrol\x12\x1a.gridpivot.v1.EnrolRequest\x1a\x1b.gridpivot.v1.EnrolResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cgridpivot/v1/enrolment.proto\x12\x0cgridpivot.v1\"E\n\x0c\x45nrolRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0f\n\x07\x63sr_der\x18\x02 \x01(\x0c\x12\x15\n\ragent_version\x18\x03 \x01(\t\"\xd1\x01\n\rEnrolResponse\x12\x1d\n\x15\x63\x65rtificate_chain_der\x18\x01 \x03(\x0c\x12\x0e\n\x06\x63\x61_der\x18\x02 \x01(\x0c\x12\x42\n\x0cplanner_keys\x18\x03 \x03(\x0b\x32,.gridpivot.v1.EnrolResponse.PlannerKeysEntry\x12\x19\n\x11not_after_unix_ms\x18\x04 \x01(\x03\x1a\x32\n\x10PlannerKeysEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"6\n\x0cRenewRequest\x12\x0f\n\x07\x63sr_der\x18\x01 \x01(\x0c\x12\x15\n\ragent_version\x18\x02 \x01(\t\">\n\rRenewResponse\x12-\n\x08identity\x18\x01 \x01(\x0b\x32\x1b.gridpivot.v1.EnrolResponse\"d\n\x0eRecoverRequest\x12\x17\n\x0f\x63\x65rtificate_der\x18\x01 \x01(\x0c\x12\x0f\n\x07\x63sr_der\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\x12\x15\n\ragent_version\x18\x04 \x01(\t\"|\n\x0fRecoverResponse\x12\r\n\x05state\x18\x01 \x01(\t\x12-\n\x08identity\x18\x02 \x01(\x0b\x32\x1b.gridpivot.v1.EnrolResponse\x12\x16\n\x0eretry_after_ms\x18\x03 \x01(\r\x12\x13\n\x0b\x66ingerprint\x18\x04 \x01(\t2\xde\x01\n\x10\x45nrolmentService\x12@\n\x05\x45nrol\x12\x1a.gridpivot.v1.EnrolRequest\x1a\x1b.gridpivot.v1.EnrolResponse\x12@\n\x05Renew\x12\x1a.gridpivot.v1.RenewRequest\x1a\x1b.gridpivot.v1.RenewResponse\x12\x46\n\x07Recover\x12\x1c.gridpivot.v1.RecoverRequest\x1a\x1d.gridpivot.v1.RecoverResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENROLRESPONSE']._serialized_end=327
   _globals['_ENROLRESPONSE_PLANNERKEYSENTRY']._serialized_start=277
   _globals['_ENROLRESPONSE_PLANNERKEYSENTRY']._serialized_end=327
-  _globals['_ENROLMENTSERVICE']._serialized_start=329
-  _globals['_ENROLMENTSERVICE']._serialized_end=413
+  _globals['_RENEWREQUEST']._serialized_start=329
+  _globals['_RENEWREQUEST']._serialized_end=383
+  _globals['_RENEWRESPONSE']._serialized_start=385
+  _globals['_RENEWRESPONSE']._serialized_end=447
+  _globals['_RECOVERREQUEST']._serialized_start=449
+  _globals['_RECOVERREQUEST']._serialized_end=549
+  _globals['_RECOVERRESPONSE']._serialized_start=551
+  _globals['_RECOVERRESPONSE']._serialized_end=675
+  _globals['_ENROLMENTSERVICE']._serialized_start=678
+  _globals['_ENROLMENTSERVICE']._serialized_end=900
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EnrolmentServiceStub(object):
-    """Served on the server-only TLS port.
+    """Enrol and Recover are for the server-only TLS port, Renew for the mutual-TLS port.
     """
 
     def __init__(self, channel):
@@ -40,14 +40,38 @@ class EnrolmentServiceStub(object):
                 request_serializer=gridpivot_dot_v1_dot_enrolment__pb2.EnrolRequest.SerializeToString,
                 response_deserializer=gridpivot_dot_v1_dot_enrolment__pb2.EnrolResponse.FromString,
                 _registered_method=True)
+        self.Renew = channel.unary_unary(
+                '/gridpivot.v1.EnrolmentService/Renew',
+                request_serializer=gridpivot_dot_v1_dot_enrolment__pb2.RenewRequest.SerializeToString,
+                response_deserializer=gridpivot_dot_v1_dot_enrolment__pb2.RenewResponse.FromString,
+                _registered_method=True)
+        self.Recover = channel.unary_unary(
+                '/gridpivot.v1.EnrolmentService/Recover',
+                request_serializer=gridpivot_dot_v1_dot_enrolment__pb2.RecoverRequest.SerializeToString,
+                response_deserializer=gridpivot_dot_v1_dot_enrolment__pb2.RecoverResponse.FromString,
+                _registered_method=True)
 
 
 class EnrolmentServiceServicer(object):
-    """Served on the server-only TLS port.
+    """Enrol and Recover are for the server-only TLS port, Renew for the mutual-TLS port.
     """
 
     def Enrol(self, request, context):
         """Trades a single-use token and a certificate request for a certificate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Renew(self, request, context):
+        """A new certificate for the site that the caller's live certificate names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Recover(self, request, context):
+        """A site whose certificate has run out asks to come back; an operator has to approve it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -61,6 +85,16 @@ def add_EnrolmentServiceServicer_to_server(servicer, server):
                     request_deserializer=gridpivot_dot_v1_dot_enrolment__pb2.EnrolRequest.FromString,
                     response_serializer=gridpivot_dot_v1_dot_enrolment__pb2.EnrolResponse.SerializeToString,
             ),
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=gridpivot_dot_v1_dot_enrolment__pb2.RenewRequest.FromString,
+                    response_serializer=gridpivot_dot_v1_dot_enrolment__pb2.RenewResponse.SerializeToString,
+            ),
+            'Recover': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recover,
+                    request_deserializer=gridpivot_dot_v1_dot_enrolment__pb2.RecoverRequest.FromString,
+                    response_serializer=gridpivot_dot_v1_dot_enrolment__pb2.RecoverResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'gridpivot.v1.EnrolmentService', rpc_method_handlers)
@@ -70,7 +104,7 @@ def add_EnrolmentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EnrolmentService(object):
-    """Served on the server-only TLS port.
+    """Enrol and Recover are for the server-only TLS port, Renew for the mutual-TLS port.
     """
 
     @staticmethod
@@ -90,6 +124,60 @@ class EnrolmentService(object):
             '/gridpivot.v1.EnrolmentService/Enrol',
             gridpivot_dot_v1_dot_enrolment__pb2.EnrolRequest.SerializeToString,
             gridpivot_dot_v1_dot_enrolment__pb2.EnrolResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridpivot.v1.EnrolmentService/Renew',
+            gridpivot_dot_v1_dot_enrolment__pb2.RenewRequest.SerializeToString,
+            gridpivot_dot_v1_dot_enrolment__pb2.RenewResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recover(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridpivot.v1.EnrolmentService/Recover',
+            gridpivot_dot_v1_dot_enrolment__pb2.RecoverRequest.SerializeToString,
+            gridpivot_dot_v1_dot_enrolment__pb2.RecoverResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1192,3 +1192,492 @@ class ReplayDecisionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplayDecisionResponse: _TypeAlias = ReplayDecisionResponse  # noqa: Y015
+
+@_typing.final
+class ListEventsRequest(_message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDED_FIELD_NUMBER: _builtins.int
+    ended: _builtins.bool
+    """Also those that ended within the last day."""
+    def __init__(
+        self,
+        *,
+        ended: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsRequest: _TypeAlias = ListEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListEventsResponse(_message.Message):
+    """By start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventLine]:
+        """The events and overrides."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___EventLine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsResponse: _TypeAlias = ListEventsResponse  # noqa: Y015
+
+@_typing.final
+class EventLine(_message.Message):
+    """One grid event or override."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    STARTS_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
+    ENDS_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
+    CEILING_W_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PRODUCT_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """Identity, for ReleaseEvent."""
+    kind: _builtins.str
+    """event or override."""
+    state: _builtins.str
+    """to_come, active, ended."""
+    starts_at_unix_ms: _builtins.int
+    """Start (milliseconds since the Unix epoch, UTC)."""
+    ends_at_unix_ms: _builtins.int
+    """End (milliseconds since the Unix epoch, UTC); absent = until released."""
+    ceiling_w: _builtins.float
+    """Ceiling (watts), the lowest of its sites."""
+    reason: _builtins.str
+    """Why."""
+    product: _builtins.str
+    """Sold capacity that it calls; empty = none."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sites that it reaches."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
+        state: _builtins.str = ...,
+        starts_at_unix_ms: _builtins.int = ...,
+        ends_at_unix_ms: _builtins.int | None = ...,
+        ceiling_w: _builtins.float = ...,
+        reason: _builtins.str = ...,
+        product: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ends_at_unix_ms", b"_ends_at_unix_ms", "ends_at_unix_ms", b"ends_at_unix_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ends_at_unix_ms", b"_ends_at_unix_ms", "ceiling_w", b"ceiling_w", "ends_at_unix_ms", b"ends_at_unix_ms", "event_id", b"event_id", "kind", b"kind", "product", b"product", "reason", b"reason", "sites", b"sites", "starts_at_unix_ms", b"starts_at_unix_ms", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__ends_at_unix_ms: _TypeAlias = _typing.Literal["ends_at_unix_ms"]  # noqa: Y015
+    _WhichOneofArgType__ends_at_unix_ms: _TypeAlias = _typing.Literal["_ends_at_unix_ms", b"_ends_at_unix_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ends_at_unix_ms) -> _WhichOneofReturnType__ends_at_unix_ms | None: ...
+
+Global___EventLine: _TypeAlias = EventLine  # noqa: Y015
+
+@_typing.final
+class ReleaseEventRequest(_message.Message):
+    """Which event."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """Identity."""
+    reason: _builtins.str
+    """Why; recorded."""
+    idempotency_key: _builtins.str
+    """Same key, same effect: a retry does nothing twice."""
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "idempotency_key", b"idempotency_key", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseEventRequest: _TypeAlias = ReleaseEventRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseEventResponse(_message.Message):
+    """What it did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITES_FIELD_NUMBER: _builtins.int
+    AUDIT_ID_FIELD_NUMBER: _builtins.int
+    audit_id: _builtins.str
+    """The audit record (id)."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sites whose ceiling it no longer holds."""
+
+    def __init__(
+        self,
+        *,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
+        audit_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_id", b"audit_id", "sites", b"sites"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseEventResponse: _TypeAlias = ReleaseEventResponse  # noqa: Y015
+
+@_typing.final
+class ListAuditRequest(_message.Message):
+    """How many."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """Newest ones (count); 0 = 50."""
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditRequest: _TypeAlias = ListAuditRequest  # noqa: Y015
+
+@_typing.final
+class ListAuditResponse(_message.Message):
+    """Oldest first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditLine]:
+        """The records."""
+
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[Global___AuditLine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAuditResponse: _TypeAlias = ListAuditResponse  # noqa: Y015
+
+@_typing.final
+class AuditLine(_message.Message):
+    """Who changed what, why, from where."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AUDIT_ID_FIELD_NUMBER: _builtins.int
+    AT_UNIX_MS_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    audit_id: _builtins.str
+    """Identity."""
+    at_unix_ms: _builtins.int
+    """When (milliseconds since the Unix epoch, UTC)."""
+    actor: _builtins.str
+    """Who: the operator's name, or user@site for an order given at a site."""
+    role: _builtins.str
+    """Role of the caller: viewer, operator, admin; site for an order given at a site."""
+    origin: _builtins.str
+    """Address the call came from; empty where it is not known."""
+    action: _builtins.str
+    """What: override, event, event-release, recovery, revocation, local-order, ..."""
+    reason: _builtins.str
+    """Why."""
+    request: _builtins.str
+    """What was asked (JSON)."""
+    def __init__(
+        self,
+        *,
+        audit_id: _builtins.str = ...,
+        at_unix_ms: _builtins.int = ...,
+        actor: _builtins.str = ...,
+        role: _builtins.str = ...,
+        origin: _builtins.str = ...,
+        action: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        request: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "at_unix_ms", b"at_unix_ms", "audit_id", b"audit_id", "origin", b"origin", "reason", b"reason", "request", b"request", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditLine: _TypeAlias = AuditLine  # noqa: Y015
+
+@_typing.final
+class ListIdentitiesRequest(_message.Message):
+    """Nothing to say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListIdentitiesRequest: _TypeAlias = ListIdentitiesRequest  # noqa: Y015
+
+@_typing.final
+class ListIdentitiesResponse(_message.Message):
+    """All of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITES_FIELD_NUMBER: _builtins.int
+    RECOVERIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedCompositeFieldContainer[Global___SiteIdentity]:
+        """Newest certificate of each site that ever had one."""
+
+    @_builtins.property
+    def recoveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Recovery]:
+        """Sites that ask to come back."""
+
+    def __init__(
+        self,
+        *,
+        sites: _abc.Iterable[Global___SiteIdentity] | None = ...,
+        recoveries: _abc.Iterable[Global___Recovery] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recoveries", b"recoveries", "sites", b"sites"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListIdentitiesResponse: _TypeAlias = ListIdentitiesResponse  # noqa: Y015
+
+@_typing.final
+class SiteIdentity(_message.Message):
+    """A site's certificate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    SERIAL_FIELD_NUMBER: _builtins.int
+    ISSUED_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
+    NOT_AFTER_UNIX_MS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """Site name."""
+    serial: _builtins.str
+    """Serial number of the newest certificate (hex)."""
+    issued_at_unix_ms: _builtins.int
+    """When it was issued (milliseconds since the Unix epoch, UTC)."""
+    not_after_unix_ms: _builtins.int
+    """When it ends (milliseconds since the Unix epoch, UTC)."""
+    state: _builtins.str
+    """valid, expired, revoked."""
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        serial: _builtins.str = ...,
+        issued_at_unix_ms: _builtins.int = ...,
+        not_after_unix_ms: _builtins.int = ...,
+        state: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["issued_at_unix_ms", b"issued_at_unix_ms", "not_after_unix_ms", b"not_after_unix_ms", "serial", b"serial", "site", b"site", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SiteIdentity: _TypeAlias = SiteIdentity  # noqa: Y015
+
+@_typing.final
+class Recovery(_message.Message):
+    """A site that asks to come back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    ASKED_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """Site name."""
+    fingerprint: _builtins.str
+    """SHA-256 of its certificate request (hex); compare it with what the agent shows."""
+    asked_at_unix_ms: _builtins.int
+    """First asked (milliseconds since the Unix epoch, UTC)."""
+    origin: _builtins.str
+    """Address it asked from."""
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
+        asked_at_unix_ms: _builtins.int = ...,
+        origin: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked_at_unix_ms", b"asked_at_unix_ms", "fingerprint", b"fingerprint", "origin", b"origin", "site", b"site"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Recovery: _TypeAlias = Recovery  # noqa: Y015
+
+@_typing.final
+class DecideRecoveryRequest(_message.Message):
+    """Yes or no."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    APPROVE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """Site name."""
+    fingerprint: _builtins.str
+    """SHA-256 of its certificate request (hex), or at least its first 16 digits."""
+    approve: _builtins.bool
+    """Whether it may come back."""
+    reason: _builtins.str
+    """Why; recorded."""
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
+        approve: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approve", b"approve", "fingerprint", b"fingerprint", "reason", b"reason", "site", b"site"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideRecoveryRequest: _TypeAlias = DecideRecoveryRequest  # noqa: Y015
+
+@_typing.final
+class DecideRecoveryResponse(_message.Message):
+    """What it did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    AUDIT_ID_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    """approved or refused."""
+    audit_id: _builtins.str
+    """The audit record (id)."""
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        audit_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_id", b"audit_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideRecoveryResponse: _TypeAlias = DecideRecoveryResponse  # noqa: Y015
+
+@_typing.final
+class RevokeSiteRequest(_message.Message):
+    """Which site."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """Site name."""
+    reason: _builtins.str
+    """Why; recorded."""
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "site", b"site"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeSiteRequest: _TypeAlias = RevokeSiteRequest  # noqa: Y015
+
+@_typing.final
+class RevokeSiteResponse(_message.Message):
+    """What it did."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVOKED_FIELD_NUMBER: _builtins.int
+    AUDIT_ID_FIELD_NUMBER: _builtins.int
+    revoked: _builtins.int
+    """Certificates and unused tokens revoked (count)."""
+    audit_id: _builtins.str
+    """The audit record (id)."""
+    def __init__(
+        self,
+        *,
+        revoked: _builtins.int = ...,
+        audit_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_id", b"audit_id", "revoked", b"revoked"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeSiteResponse: _TypeAlias = RevokeSiteResponse  # noqa: Y015

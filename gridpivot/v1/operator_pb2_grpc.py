@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class OperatorServiceStub(object):
-    """Served on the server-only TLS port; the caller presents "authorization: Bearer <token>".
+    """Served on the server-only TLS port, where the caller presents "authorization: Bearer <token>", and on the mutual-TLS
+    port, where an operator's certificate speaks. Roles: viewer reads, operator orders, admin also decides about identities.
     """
 
     def __init__(self, channel):
@@ -75,10 +76,41 @@ class OperatorServiceStub(object):
                 request_serializer=gridpivot_dot_v1_dot_operator__pb2.ReplayDecisionRequest.SerializeToString,
                 response_deserializer=gridpivot_dot_v1_dot_operator__pb2.ReplayDecisionResponse.FromString,
                 _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/gridpivot.v1.OperatorService/ListEvents',
+                request_serializer=gridpivot_dot_v1_dot_operator__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=gridpivot_dot_v1_dot_operator__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
+        self.ReleaseEvent = channel.unary_unary(
+                '/gridpivot.v1.OperatorService/ReleaseEvent',
+                request_serializer=gridpivot_dot_v1_dot_operator__pb2.ReleaseEventRequest.SerializeToString,
+                response_deserializer=gridpivot_dot_v1_dot_operator__pb2.ReleaseEventResponse.FromString,
+                _registered_method=True)
+        self.ListAudit = channel.unary_unary(
+                '/gridpivot.v1.OperatorService/ListAudit',
+                request_serializer=gridpivot_dot_v1_dot_operator__pb2.ListAuditRequest.SerializeToString,
+                response_deserializer=gridpivot_dot_v1_dot_operator__pb2.ListAuditResponse.FromString,
+                _registered_method=True)
+        self.ListIdentities = channel.unary_unary(
+                '/gridpivot.v1.OperatorService/ListIdentities',
+                request_serializer=gridpivot_dot_v1_dot_operator__pb2.ListIdentitiesRequest.SerializeToString,
+                response_deserializer=gridpivot_dot_v1_dot_operator__pb2.ListIdentitiesResponse.FromString,
+                _registered_method=True)
+        self.DecideRecovery = channel.unary_unary(
+                '/gridpivot.v1.OperatorService/DecideRecovery',
+                request_serializer=gridpivot_dot_v1_dot_operator__pb2.DecideRecoveryRequest.SerializeToString,
+                response_deserializer=gridpivot_dot_v1_dot_operator__pb2.DecideRecoveryResponse.FromString,
+                _registered_method=True)
+        self.RevokeSite = channel.unary_unary(
+                '/gridpivot.v1.OperatorService/RevokeSite',
+                request_serializer=gridpivot_dot_v1_dot_operator__pb2.RevokeSiteRequest.SerializeToString,
+                response_deserializer=gridpivot_dot_v1_dot_operator__pb2.RevokeSiteResponse.FromString,
+                _registered_method=True)
 
 
 class OperatorServiceServicer(object):
-    """Served on the server-only TLS port; the caller presents "authorization: Bearer <token>".
+    """Served on the server-only TLS port, where the caller presents "authorization: Bearer <token>", and on the mutual-TLS
+    port, where an operator's certificate speaks. Roles: viewer reads, operator orders, admin also decides about identities.
     """
 
     def ListSites(self, request, context):
@@ -137,6 +169,48 @@ class OperatorServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListEvents(self, request, context):
+        """Grid events and overrides that are to come or in force.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseEvent(self, request, context):
+        """Ends a grid event before its time, or one that has no end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAudit(self, request, context):
+        """The newest audit records: what operators changed, and what was ordered at sites.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListIdentities(self, request, context):
+        """Certificates of sites, and sites that ask to come back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecideRecovery(self, request, context):
+        """Lets a site with an expired certificate come back, or refuses it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeSite(self, request, context):
+        """Revokes every certificate of a site; its live streams are closed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -180,6 +254,36 @@ def add_OperatorServiceServicer_to_server(servicer, server):
                     request_deserializer=gridpivot_dot_v1_dot_operator__pb2.ReplayDecisionRequest.FromString,
                     response_serializer=gridpivot_dot_v1_dot_operator__pb2.ReplayDecisionResponse.SerializeToString,
             ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=gridpivot_dot_v1_dot_operator__pb2.ListEventsRequest.FromString,
+                    response_serializer=gridpivot_dot_v1_dot_operator__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'ReleaseEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseEvent,
+                    request_deserializer=gridpivot_dot_v1_dot_operator__pb2.ReleaseEventRequest.FromString,
+                    response_serializer=gridpivot_dot_v1_dot_operator__pb2.ReleaseEventResponse.SerializeToString,
+            ),
+            'ListAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAudit,
+                    request_deserializer=gridpivot_dot_v1_dot_operator__pb2.ListAuditRequest.FromString,
+                    response_serializer=gridpivot_dot_v1_dot_operator__pb2.ListAuditResponse.SerializeToString,
+            ),
+            'ListIdentities': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListIdentities,
+                    request_deserializer=gridpivot_dot_v1_dot_operator__pb2.ListIdentitiesRequest.FromString,
+                    response_serializer=gridpivot_dot_v1_dot_operator__pb2.ListIdentitiesResponse.SerializeToString,
+            ),
+            'DecideRecovery': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideRecovery,
+                    request_deserializer=gridpivot_dot_v1_dot_operator__pb2.DecideRecoveryRequest.FromString,
+                    response_serializer=gridpivot_dot_v1_dot_operator__pb2.DecideRecoveryResponse.SerializeToString,
+            ),
+            'RevokeSite': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeSite,
+                    request_deserializer=gridpivot_dot_v1_dot_operator__pb2.RevokeSiteRequest.FromString,
+                    response_serializer=gridpivot_dot_v1_dot_operator__pb2.RevokeSiteResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'gridpivot.v1.OperatorService', rpc_method_handlers)
@@ -189,7 +293,8 @@ def add_OperatorServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OperatorService(object):
-    """Served on the server-only TLS port; the caller presents "authorization: Bearer <token>".
+    """Served on the server-only TLS port, where the caller presents "authorization: Bearer <token>", and on the mutual-TLS
+    port, where an operator's certificate speaks. Roles: viewer reads, operator orders, admin also decides about identities.
     """
 
     @staticmethod
@@ -398,6 +503,168 @@ class OperatorService(object):
             '/gridpivot.v1.OperatorService/ReplayDecision',
             gridpivot_dot_v1_dot_operator__pb2.ReplayDecisionRequest.SerializeToString,
             gridpivot_dot_v1_dot_operator__pb2.ReplayDecisionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridpivot.v1.OperatorService/ListEvents',
+            gridpivot_dot_v1_dot_operator__pb2.ListEventsRequest.SerializeToString,
+            gridpivot_dot_v1_dot_operator__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridpivot.v1.OperatorService/ReleaseEvent',
+            gridpivot_dot_v1_dot_operator__pb2.ReleaseEventRequest.SerializeToString,
+            gridpivot_dot_v1_dot_operator__pb2.ReleaseEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridpivot.v1.OperatorService/ListAudit',
+            gridpivot_dot_v1_dot_operator__pb2.ListAuditRequest.SerializeToString,
+            gridpivot_dot_v1_dot_operator__pb2.ListAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListIdentities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridpivot.v1.OperatorService/ListIdentities',
+            gridpivot_dot_v1_dot_operator__pb2.ListIdentitiesRequest.SerializeToString,
+            gridpivot_dot_v1_dot_operator__pb2.ListIdentitiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideRecovery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridpivot.v1.OperatorService/DecideRecovery',
+            gridpivot_dot_v1_dot_operator__pb2.DecideRecoveryRequest.SerializeToString,
+            gridpivot_dot_v1_dot_operator__pb2.DecideRecoveryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeSite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/gridpivot.v1.OperatorService/RevokeSite',
+            gridpivot_dot_v1_dot_operator__pb2.RevokeSiteRequest.SerializeToString,
+            gridpivot_dot_v1_dot_operator__pb2.RevokeSiteResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class OperatorServiceStub:
-    """Served on the server-only TLS port; the caller presents "authorization: Bearer <token>"."""
+    """Served on the server-only TLS port, where the caller presents "authorization: Bearer <token>", and on the mutual-TLS
+    port, where an operator's certificate speaks. Roles: viewer reads, operator orders, admin also decides about identities.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -49,10 +51,24 @@ class OperatorServiceStub:
     """The newest decisions of dispatch."""
     ReplayDecision: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ReplayDecisionRequest, _operator_pb2.ReplayDecisionResponse]
     """Takes a recorded decision again and compares it bit for bit."""
+    ListEvents: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ListEventsRequest, _operator_pb2.ListEventsResponse]
+    """Grid events and overrides that are to come or in force."""
+    ReleaseEvent: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ReleaseEventRequest, _operator_pb2.ReleaseEventResponse]
+    """Ends a grid event before its time, or one that has no end."""
+    ListAudit: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ListAuditRequest, _operator_pb2.ListAuditResponse]
+    """The newest audit records: what operators changed, and what was ordered at sites."""
+    ListIdentities: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ListIdentitiesRequest, _operator_pb2.ListIdentitiesResponse]
+    """Certificates of sites, and sites that ask to come back."""
+    DecideRecovery: _grpc.UnaryUnaryMultiCallable[_operator_pb2.DecideRecoveryRequest, _operator_pb2.DecideRecoveryResponse]
+    """Lets a site with an expired certificate come back, or refuses it."""
+    RevokeSite: _grpc.UnaryUnaryMultiCallable[_operator_pb2.RevokeSiteRequest, _operator_pb2.RevokeSiteResponse]
+    """Revokes every certificate of a site; its live streams are closed."""
 
 @_typing.type_check_only
 class OperatorServiceAsyncStub(OperatorServiceStub):
-    """Served on the server-only TLS port; the caller presents "authorization: Bearer <token>"."""
+    """Served on the server-only TLS port, where the caller presents "authorization: Bearer <token>", and on the mutual-TLS
+    port, where an operator's certificate speaks. Roles: viewer reads, operator orders, admin also decides about identities.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListSites: _aio.UnaryUnaryMultiCallable[_operator_pb2.ListSitesRequest, _operator_pb2.ListSitesResponse]  # type: ignore[assignment]
@@ -71,9 +87,23 @@ class OperatorServiceAsyncStub(OperatorServiceStub):
     """The newest decisions of dispatch."""
     ReplayDecision: _aio.UnaryUnaryMultiCallable[_operator_pb2.ReplayDecisionRequest, _operator_pb2.ReplayDecisionResponse]  # type: ignore[assignment]
     """Takes a recorded decision again and compares it bit for bit."""
+    ListEvents: _aio.UnaryUnaryMultiCallable[_operator_pb2.ListEventsRequest, _operator_pb2.ListEventsResponse]  # type: ignore[assignment]
+    """Grid events and overrides that are to come or in force."""
+    ReleaseEvent: _aio.UnaryUnaryMultiCallable[_operator_pb2.ReleaseEventRequest, _operator_pb2.ReleaseEventResponse]  # type: ignore[assignment]
+    """Ends a grid event before its time, or one that has no end."""
+    ListAudit: _aio.UnaryUnaryMultiCallable[_operator_pb2.ListAuditRequest, _operator_pb2.ListAuditResponse]  # type: ignore[assignment]
+    """The newest audit records: what operators changed, and what was ordered at sites."""
+    ListIdentities: _aio.UnaryUnaryMultiCallable[_operator_pb2.ListIdentitiesRequest, _operator_pb2.ListIdentitiesResponse]  # type: ignore[assignment]
+    """Certificates of sites, and sites that ask to come back."""
+    DecideRecovery: _aio.UnaryUnaryMultiCallable[_operator_pb2.DecideRecoveryRequest, _operator_pb2.DecideRecoveryResponse]  # type: ignore[assignment]
+    """Lets a site with an expired certificate come back, or refuses it."""
+    RevokeSite: _aio.UnaryUnaryMultiCallable[_operator_pb2.RevokeSiteRequest, _operator_pb2.RevokeSiteResponse]  # type: ignore[assignment]
+    """Revokes every certificate of a site; its live streams are closed."""
 
 class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Served on the server-only TLS port; the caller presents "authorization: Bearer <token>"."""
+    """Served on the server-only TLS port, where the caller presents "authorization: Bearer <token>", and on the mutual-TLS
+    port, where an operator's certificate speaks. Roles: viewer reads, operator orders, admin also decides about identities.
+    """
 
     @_abc_1.abstractmethod
     def ListSites(
@@ -138,5 +168,53 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operator_pb2.ReplayDecisionResponse, _abc.Awaitable[_operator_pb2.ReplayDecisionResponse]]:
         """Takes a recorded decision again and compares it bit for bit."""
+
+    @_abc_1.abstractmethod
+    def ListEvents(
+        self,
+        request: _operator_pb2.ListEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.ListEventsResponse, _abc.Awaitable[_operator_pb2.ListEventsResponse]]:
+        """Grid events and overrides that are to come or in force."""
+
+    @_abc_1.abstractmethod
+    def ReleaseEvent(
+        self,
+        request: _operator_pb2.ReleaseEventRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.ReleaseEventResponse, _abc.Awaitable[_operator_pb2.ReleaseEventResponse]]:
+        """Ends a grid event before its time, or one that has no end."""
+
+    @_abc_1.abstractmethod
+    def ListAudit(
+        self,
+        request: _operator_pb2.ListAuditRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.ListAuditResponse, _abc.Awaitable[_operator_pb2.ListAuditResponse]]:
+        """The newest audit records: what operators changed, and what was ordered at sites."""
+
+    @_abc_1.abstractmethod
+    def ListIdentities(
+        self,
+        request: _operator_pb2.ListIdentitiesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.ListIdentitiesResponse, _abc.Awaitable[_operator_pb2.ListIdentitiesResponse]]:
+        """Certificates of sites, and sites that ask to come back."""
+
+    @_abc_1.abstractmethod
+    def DecideRecovery(
+        self,
+        request: _operator_pb2.DecideRecoveryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.DecideRecoveryResponse, _abc.Awaitable[_operator_pb2.DecideRecoveryResponse]]:
+        """Lets a site with an expired certificate come back, or refuses it."""
+
+    @_abc_1.abstractmethod
+    def RevokeSite(
+        self,
+        request: _operator_pb2.RevokeSiteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.RevokeSiteResponse, _abc.Awaitable[_operator_pb2.RevokeSiteResponse]]:
+        """Revokes every certificate of a site; its live streams are closed."""
 
 def add_OperatorServiceServicer_to_server(servicer: OperatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

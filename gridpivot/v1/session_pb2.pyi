@@ -470,7 +470,7 @@ class Goaway(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_MS_FIELD_NUMBER: _builtins.int
     code: _builtins.str
-    """Word: duplicate_site, not_enrolled, wrong_site, protocol_error, shutting_down, overloaded."""
+    """Word: duplicate_site, not_enrolled, wrong_site, protocol_error, shutting_down, overloaded, revoked, expired."""
     message: _builtins.str
     """One sentence: what, and what to do."""
     retry_after_ms: _builtins.int

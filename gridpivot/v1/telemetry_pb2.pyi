@@ -315,6 +315,10 @@ class SiteRollup(_message.Message):
     COMMANDS_SHORT_TOTAL_FIELD_NUMBER: _builtins.int
     THINNED_FIELD_NUMBER: _builtins.int
     SITE_CEILING_W_FIELD_NUMBER: _builtins.int
+    ENERGY_FIELD_NUMBER: _builtins.int
+    LOCAL_CEILING_W_FIELD_NUMBER: _builtins.int
+    DEVICES_BEAT_S_FIELD_NUMBER: _builtins.int
+    DEGRADED_FIELD_NUMBER: _builtins.int
     observed_at_unix_ms: _builtins.int
     """When it was taken (milliseconds since the Unix epoch, UTC)."""
     metered_power_w: _builtins.float
@@ -357,6 +361,12 @@ class SiteRollup(_message.Message):
     """True when other roll-ups around this one were left out on purpose on a bad link."""
     site_ceiling_w: _builtins.float
     """Contractual ceiling of the site's own settings (watts)."""
+    local_ceiling_w: _builtins.float
+    """Ceiling of a local order in force at the site (watts); absent = none."""
+    devices_beat_s: _builtins.float
+    """Beat of the device reports (seconds); longer than set while the link is slow. Zero from agents that do not tell."""
+    degraded: _builtins.bool
+    """True while the site's disk refuses plans or records: only commands that lower power are given."""
     @_builtins.property
     def classes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassRollup]:
         """Per miner class."""
@@ -364,6 +374,10 @@ class SiteRollup(_message.Message):
     @_builtins.property
     def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolRollup]:
         """Per AI pool."""
+
+    @_builtins.property
+    def energy(self) -> Global___EnergyTotals:
+        """Energy since the site's ledger began; absent where no meter counts."""
 
     def __init__(
         self,
@@ -391,10 +405,14 @@ class SiteRollup(_message.Message):
         commands_short_total: _builtins.int = ...,
         thinned: _builtins.bool = ...,
         site_ceiling_w: _builtins.float = ...,
+        energy: Global___EnergyTotals | None = ...,
+        local_ceiling_w: _builtins.float | None = ...,
+        devices_beat_s: _builtins.float = ...,
+        degraded: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ai_power_w", b"_ai_power_w", "_hashrate_hs", b"_hashrate_hs", "_import_energy_j", b"_import_energy_j", "_metered_power_w", b"_metered_power_w", "_mining_power_w", b"_mining_power_w", "_overhead_power_w", b"_overhead_power_w", "_unattributed_power_w", b"_unattributed_power_w", "ai_power_w", b"ai_power_w", "hashrate_hs", b"hashrate_hs", "import_energy_j", b"import_energy_j", "metered_power_w", b"metered_power_w", "mining_power_w", b"mining_power_w", "overhead_power_w", b"overhead_power_w", "unattributed_power_w", b"unattributed_power_w"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ai_power_w", b"_ai_power_w", "_hashrate_hs", b"_hashrate_hs", "_import_energy_j", b"_import_energy_j", "_local_ceiling_w", b"_local_ceiling_w", "_metered_power_w", b"_metered_power_w", "_mining_power_w", b"_mining_power_w", "_overhead_power_w", b"_overhead_power_w", "_unattributed_power_w", b"_unattributed_power_w", "ai_power_w", b"ai_power_w", "energy", b"energy", "hashrate_hs", b"hashrate_hs", "import_energy_j", b"import_energy_j", "local_ceiling_w", b"local_ceiling_w", "metered_power_w", b"metered_power_w", "mining_power_w", b"mining_power_w", "overhead_power_w", b"overhead_power_w", "unattributed_power_w", b"unattributed_power_w"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ai_power_w", b"_ai_power_w", "_hashrate_hs", b"_hashrate_hs", "_import_energy_j", b"_import_energy_j", "_metered_power_w", b"_metered_power_w", "_mining_power_w", b"_mining_power_w", "_overhead_power_w", b"_overhead_power_w", "_unattributed_power_w", b"_unattributed_power_w", "ai_power_w", b"ai_power_w", "assumed_power_w", b"assumed_power_w", "classes", b"classes", "commands_confirmed_total", b"commands_confirmed_total", "commands_short_total", b"commands_short_total", "commands_total", b"commands_total", "hashrate_hs", b"hashrate_hs", "import_energy_j", b"import_energy_j", "live_ceiling_w", b"live_ceiling_w", "meter_trust", b"meter_trust", "metered_power_w", b"metered_power_w", "mining_power_w", b"mining_power_w", "observed_at_unix_ms", b"observed_at_unix_ms", "overhead_power_w", b"overhead_power_w", "plan_epoch", b"plan_epoch", "plan_version", b"plan_version", "pools", b"pools", "rung", b"rung", "site_ceiling_w", b"site_ceiling_w", "spool_records", b"spool_records", "stage", b"stage", "thinned", b"thinned", "unattributed_power_w", b"unattributed_power_w"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ai_power_w", b"_ai_power_w", "_hashrate_hs", b"_hashrate_hs", "_import_energy_j", b"_import_energy_j", "_local_ceiling_w", b"_local_ceiling_w", "_metered_power_w", b"_metered_power_w", "_mining_power_w", b"_mining_power_w", "_overhead_power_w", b"_overhead_power_w", "_unattributed_power_w", b"_unattributed_power_w", "ai_power_w", b"ai_power_w", "assumed_power_w", b"assumed_power_w", "classes", b"classes", "commands_confirmed_total", b"commands_confirmed_total", "commands_short_total", b"commands_short_total", "commands_total", b"commands_total", "degraded", b"degraded", "devices_beat_s", b"devices_beat_s", "energy", b"energy", "hashrate_hs", b"hashrate_hs", "import_energy_j", b"import_energy_j", "live_ceiling_w", b"live_ceiling_w", "local_ceiling_w", b"local_ceiling_w", "meter_trust", b"meter_trust", "metered_power_w", b"metered_power_w", "mining_power_w", b"mining_power_w", "observed_at_unix_ms", b"observed_at_unix_ms", "overhead_power_w", b"overhead_power_w", "plan_epoch", b"plan_epoch", "plan_version", b"plan_version", "pools", b"pools", "rung", b"rung", "site_ceiling_w", b"site_ceiling_w", "spool_records", b"spool_records", "stage", b"stage", "thinned", b"thinned", "unattributed_power_w", b"unattributed_power_w"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ai_power_w: _TypeAlias = _typing.Literal["ai_power_w"]  # noqa: Y015
     _WhichOneofArgType__ai_power_w: _TypeAlias = _typing.Literal["_ai_power_w", b"_ai_power_w"]  # noqa: Y015
@@ -402,6 +420,8 @@ class SiteRollup(_message.Message):
     _WhichOneofArgType__hashrate_hs: _TypeAlias = _typing.Literal["_hashrate_hs", b"_hashrate_hs"]  # noqa: Y015
     _WhichOneofReturnType__import_energy_j: _TypeAlias = _typing.Literal["import_energy_j"]  # noqa: Y015
     _WhichOneofArgType__import_energy_j: _TypeAlias = _typing.Literal["_import_energy_j", b"_import_energy_j"]  # noqa: Y015
+    _WhichOneofReturnType__local_ceiling_w: _TypeAlias = _typing.Literal["local_ceiling_w"]  # noqa: Y015
+    _WhichOneofArgType__local_ceiling_w: _TypeAlias = _typing.Literal["_local_ceiling_w", b"_local_ceiling_w"]  # noqa: Y015
     _WhichOneofReturnType__metered_power_w: _TypeAlias = _typing.Literal["metered_power_w"]  # noqa: Y015
     _WhichOneofArgType__metered_power_w: _TypeAlias = _typing.Literal["_metered_power_w", b"_metered_power_w"]  # noqa: Y015
     _WhichOneofReturnType__mining_power_w: _TypeAlias = _typing.Literal["mining_power_w"]  # noqa: Y015
@@ -417,6 +437,8 @@ class SiteRollup(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__import_energy_j) -> _WhichOneofReturnType__import_energy_j | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__local_ceiling_w) -> _WhichOneofReturnType__local_ceiling_w | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__metered_power_w) -> _WhichOneofReturnType__metered_power_w | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mining_power_w) -> _WhichOneofReturnType__mining_power_w | None: ...
@@ -426,6 +448,58 @@ class SiteRollup(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__unattributed_power_w) -> _WhichOneofReturnType__unattributed_power_w | None: ...
 
 Global___SiteRollup: _TypeAlias = SiteRollup  # noqa: Y015
+
+@_typing.final
+class EnergyTotals(_message.Message):
+    """Energy since a site's ledger began, in whole joules; totals only grow, so a roll-up that is left out loses nothing.
+    mining_j + ai_j + overhead_j + unattributed_j = import_j, exactly.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEDGER_ID_FIELD_NUMBER: _builtins.int
+    IMPORT_J_FIELD_NUMBER: _builtins.int
+    MINING_J_FIELD_NUMBER: _builtins.int
+    AI_J_FIELD_NUMBER: _builtins.int
+    OVERHEAD_J_FIELD_NUMBER: _builtins.int
+    UNATTRIBUTED_J_FIELD_NUMBER: _builtins.int
+    UNMETERED_J_FIELD_NUMBER: _builtins.int
+    COUNTER_CHANGES_FIELD_NUMBER: _builtins.int
+    ledger_id: _builtins.bytes
+    """Identity of the ledger: new when it starts anew (16 bytes)."""
+    import_j: _builtins.int
+    """Import by the meter's own counter, over roll-over and exchange (joules)."""
+    mining_j: _builtins.int
+    """Of it mining (joules)."""
+    ai_j: _builtins.int
+    """Of it AI (joules)."""
+    overhead_j: _builtins.int
+    """Of it cooling, network, losses (joules)."""
+    unattributed_j: _builtins.int
+    """What is left (joules); negative where the parts claim more than the meter counted."""
+    unmetered_j: _builtins.int
+    """Import while the counter could not be read and which its next reading did not show (joules); estimated, not in import_j."""
+    counter_changes: _builtins.int
+    """Times the counter rolled over, was reset, or the meter was exchanged (count)."""
+    def __init__(
+        self,
+        *,
+        ledger_id: _builtins.bytes = ...,
+        import_j: _builtins.int = ...,
+        mining_j: _builtins.int = ...,
+        ai_j: _builtins.int = ...,
+        overhead_j: _builtins.int = ...,
+        unattributed_j: _builtins.int = ...,
+        unmetered_j: _builtins.int = ...,
+        counter_changes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ai_j", b"ai_j", "counter_changes", b"counter_changes", "import_j", b"import_j", "ledger_id", b"ledger_id", "mining_j", b"mining_j", "overhead_j", b"overhead_j", "unattributed_j", b"unattributed_j", "unmetered_j", b"unmetered_j"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EnergyTotals: _TypeAlias = EnergyTotals  # noqa: Y015
 
 @_typing.final
 class ClassRollup(_message.Message):
@@ -576,12 +650,18 @@ class SiteEvent(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     PLAN_STATUS_FIELD_NUMBER: _builtins.int
     FIGURES_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
     occurred_at_unix_ms: _builtins.int
     """When (milliseconds since the Unix epoch, UTC)."""
     kind: _builtins.str
     """Word from the event vocabulary, such as plan_status, meter_fault, grid_event_started."""
     message: _builtins.str
     """One sentence for a person."""
+    actor: _builtins.str
+    """Who, when a person at the site did it: the user's name."""
+    order_id: _builtins.str
+    """Identity of the local order or grid event that it is about."""
     @_builtins.property
     def plan_status(self) -> Global___PlanStatus:
         """Plan status, when kind is plan_status."""
@@ -598,10 +678,12 @@ class SiteEvent(_message.Message):
         message: _builtins.str = ...,
         plan_status: Global___PlanStatus | None = ...,
         figures: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        actor: _builtins.str = ...,
+        order_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["plan_status", b"plan_status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "kind", b"kind", "message", b"message", "occurred_at_unix_ms", b"occurred_at_unix_ms", "plan_status", b"plan_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "figures", b"figures", "kind", b"kind", "message", b"message", "occurred_at_unix_ms", b"occurred_at_unix_ms", "order_id", b"order_id", "plan_status", b"plan_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
