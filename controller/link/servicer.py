@@ -16,6 +16,7 @@ import grpc
 import structlog
 
 from controller.fleet.tables import Fleet, SiteLive, Took
+from controller.link.assembly import Assembly
 from controller.store.lanes import Arrival
 from controller.store.store import Store
 from gridpivot import __version__
@@ -38,6 +39,8 @@ WRITE_DEADLINE_S = 10.0
 MOST_QUEUED_BATCHES = 256
 # A commit carries records of all sites; one number that the database cannot hold would fail it for all of them.
 HIGHEST_NUMBER = 2**63 - 1
+MOST_QUEUED_BYTES = 16 * 2**20  # of one site, waiting for the store; beyond it the stream is not read
+TELL_EVERY_BYTES = 4 * 1024
 Context = grpc.aio.ServicerContext[wire.SessionRequest, wire.SessionResponse]
 
 
@@ -173,10 +176,14 @@ class _Session:
     ) -> None:
         self._owner, self._context, self.hello, self.live = owner, context, hello, live
         self._store, self._board, self._timing, self._clock = store, board, timing, clock
-        self._queue: asyncio.Queue[tuple[Lane, list[Arrival]]] = asyncio.Queue(MOST_QUEUED_BATCHES)
+        self._queue: asyncio.Queue[tuple[Lane, list[Arrival], int]] = asyncio.Queue(MOST_QUEUED_BATCHES)
         self._out: asyncio.Queue[wire.SessionResponse] = asyncio.Queue()
         self._watch = LinkWatch(timing.heartbeat_ms / 1000.0, timing.dead_after_ms / 1000.0, clock.now().monotonic_s)
         self._plan_identity: tuple[int, int] = (0, 0)
+        self._assembly = Assembly()
+        self._received_bytes = self._told_bytes = 0
+        self._queued_bytes = 0
+        self._drained = asyncio.Event()
 
     def end(self, end: _Ended) -> None:
         """Say goodbye and stop."""
@@ -275,15 +282,39 @@ class _Session:
         if batch.lane not in LANES:
             self.end(_Ended(GoawayCode.PROTOCOL_ERROR, f"lane {batch.lane} is unknown", 30_000))
             return
-        counters, arrivals = self._owner.counters, []
+        counters, arrivals, size = self._owner.counters, [], 0
         if not all(0 < record.seq <= HIGHEST_NUMBER for record in batch.records):
             self.end(_Ended(GoawayCode.PROTOCOL_ERROR, "sequence numbers run from 1 to 2^63 - 1", 30_000))
             return
-        for record in batch.records:
+        for part in batch.records:
+            size += len(part.payload)
+            try:
+                record = self._assembly.add(batch.lane, part)
+            except BadReport as error:
+                self.end(_Ended(GoawayCode.PROTOCOL_ERROR, str(error), 30_000))
+                return
+            if record is None:
+                continue
             counters.records_total[batch.lane] += 1
-            counters.bytes_total += len(record.payload)
             arrivals.append(Arrival(record.seq, self._apply(record, now)))
-        await self._queue.put((batch.lane, arrivals))
+        counters.bytes_total += size
+        self._received_bytes += size
+        if arrivals:
+            await self._enqueue(batch.lane, arrivals, size)
+        if self._received_bytes - self._told_bytes >= TELL_EVERY_BYTES:
+            self._out.put_nowait(wire.SessionResponse(acks=self._acks([])))
+
+    async def _enqueue(self, lane: Lane, arrivals: list[Arrival], size: int) -> None:
+        """Hand over to the store; a site that sends faster than it commits waits here, and its stream with it."""
+        while self._queued_bytes > MOST_QUEUED_BYTES:
+            self._drained.clear()
+            await self._drained.wait()
+        self._queued_bytes += size
+        await self._queue.put((lane, arrivals, size))
+
+    def _acks(self, lanes: list[wire.LaneAck]) -> wire.LaneAcks:
+        self._told_bytes = self._received_bytes
+        return wire.LaneAcks(lanes=lanes, received_bytes=self._received_bytes)
 
     def _apply(
         self, record: wire.LaneRecord, now: Instant
@@ -291,6 +322,8 @@ class _Session:
         """Decode a record into the live tables; what contradicts the contract is counted and changes nothing."""
         try:
             message = decode_payload(record.kind, record.payload)
+            if record.thinned and isinstance(message, pb.SiteRollup):
+                message.thinned = True
             match message:
                 case pb.Inventory():
                     self.live.take_inventory(message)
@@ -324,11 +357,12 @@ class _Session:
         """Store what arrived, lane by lane, and acknowledge after the commit."""
         while True:
             lanes: dict[Lane, list[Arrival]] = {}
-            lane, arrivals = await self._queue.get()
+            lane, arrivals, taken = await self._queue.get()
             lanes.setdefault(lane, []).extend(arrivals)
             while not self._queue.empty():
-                lane, arrivals = self._queue.get_nowait()
+                lane, arrivals, size = self._queue.get_nowait()
                 lanes.setdefault(lane, []).extend(arrivals)
+                taken += size
             site, boot_id = self.live.name, self.hello.boot_id
             cursors = await asyncio.gather(
                 *(self._store.append(site, boot_id, lane, arrivals) for lane, arrivals in lanes.items())
@@ -336,7 +370,9 @@ class _Session:
             acks = [
                 _ack(lane, cursor, arrivals) for (lane, arrivals), cursor in zip(lanes.items(), cursors, strict=True)
             ]
-            self._out.put_nowait(wire.SessionResponse(acks=wire.LaneAcks(lanes=acks)))
+            self._queued_bytes -= taken
+            self._drained.set()
+            self._out.put_nowait(wire.SessionResponse(acks=self._acks(acks)))
 
     async def _pass_plans(self, plans: asyncio.Queue[plan_pb2.SignedPlan]) -> str:
         while True:
@@ -364,6 +400,8 @@ class _Session:
                 async with asyncio.timeout(self._watch.heartbeat_s / 2):
                     response = await self._out.get()
             except TimeoutError:
+                if self._received_bytes != self._told_bytes:
+                    await self._write(wire.SessionResponse(acks=self._acks([])))
                 continue
             await self._write(response)
             if response.HasField("goaway"):

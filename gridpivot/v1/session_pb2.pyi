@@ -292,6 +292,9 @@ class LaneRecord(_message.Message):
     SPOOLED_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    THINNED_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Sequence number in its lane, from 1."""
     spooled_at_unix_ms: _builtins.int
@@ -299,7 +302,13 @@ class LaneRecord(_message.Message):
     kind: Global___RecordKind.ValueType
     """Which message the payload holds."""
     payload: _builtins.bytes
-    """zstd frame of the serialised message."""
+    """zstd frame of the serialised message, or a part of it."""
+    part: _builtins.int
+    """Which part, from 0. Parts of a record come in order; records of other lanes may come between them."""
+    parts: _builtins.int
+    """Parts of the record (count); 0 or 1 = whole."""
+    thinned: _builtins.bool
+    """True when records before this one were left out on purpose."""
     def __init__(
         self,
         *,
@@ -307,10 +316,13 @@ class LaneRecord(_message.Message):
         spooled_at_unix_ms: _builtins.int = ...,
         kind: Global___RecordKind.ValueType = ...,
         payload: _builtins.bytes = ...,
+        part: _builtins.int = ...,
+        parts: _builtins.int = ...,
+        thinned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "payload", b"payload", "seq", b"seq", "spooled_at_unix_ms", b"spooled_at_unix_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "part", b"part", "parts", b"parts", "payload", b"payload", "seq", b"seq", "spooled_at_unix_ms", b"spooled_at_unix_ms", "thinned", b"thinned"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -409,6 +421,9 @@ class LaneAcks(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LANES_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    received_bytes: _builtins.int
+    """Payload bytes of records received in this session (bytes): what paces the sender, not an acknowledgement."""
     @_builtins.property
     def lanes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LaneAck]:
         """At most one per lane."""
@@ -417,10 +432,11 @@ class LaneAcks(_message.Message):
         self,
         *,
         lanes: _abc.Iterable[Global___LaneAck] | None = ...,
+        received_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lanes", b"lanes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lanes", b"lanes", "received_bytes", b"received_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
