@@ -1,8 +1,9 @@
 """The controller's end of the session protocol: one live session per site, acks after commit, plans out.
 
 Per session three tasks: read (apply to live tables, queue for the store), commit (store, then acknowledge), speak
-(heartbeats, plans). A site's certificate speaks for that site alone; a second agent of the same name is refused while
-the first lives, and said on both sides.
+(heartbeats, plans). A site's certificate speaks for that site alone, until it ends or is revoked; a second agent of the
+same name is refused while the first lives, and said on both sides. The same agent may dial again (a renewed certificate,
+a link that broke without telling us): its new session takes over from its old one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import grpc
 import structlog
 
 from controller.fleet.tables import Fleet, SiteLive, Took
+from controller.identity.gate import Certified, Gate, certified
 from controller.link.assembly import Assembly
 from controller.store.lanes import Arrival
 from controller.store.store import Store
@@ -23,7 +25,6 @@ from gridpivot import __version__
 from gridpivot.clock import Clock, Instant
 from gridpivot.errors import BadReport, GridpivotError
 from gridpivot.link.codec import decode_payload
-from gridpivot.link.credentials import site_of
 from gridpivot.link.cursors import LaneCursor
 from gridpivot.link.heartbeat import LinkWatch
 from gridpivot.link.lanes import LANES, Lane
@@ -41,6 +42,7 @@ MOST_QUEUED_BATCHES = 256
 HIGHEST_NUMBER = 2**63 - 1
 MOST_QUEUED_BYTES = 16 * 2**20  # of one site, waiting for the store; beyond it the stream is not read
 TELL_EVERY_BYTES = 4 * 1024
+TOOK_OVER = "a newer session of the same agent took over"
 Context = grpc.aio.ServicerContext[wire.SessionRequest, wire.SessionResponse]
 
 
@@ -92,8 +94,12 @@ class _Ended(Exception):
 class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     """Serves agents on the mutual-TLS port."""
 
-    def __init__(self, fleet: Fleet, store: Store, board: Board, timing: LinkTiming, clock: Clock) -> None:
+    def __init__(
+        self, fleet: Fleet, store: Store, board: Board, timing: LinkTiming, clock: Clock, gate: Gate | None = None
+    ) -> None:
+        """Without a gate, which only tests do, nothing but TLS itself looks at certificates."""
         self._fleet, self._store, self._board, self._timing, self._clock = fleet, store, board, timing, clock
+        self._gate = gate
         self._live: dict[str, _Session] = {}
         self.counters = LinkCounters()
 
@@ -107,7 +113,10 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             await self._refuse(context, end)
             return
         site = session.live.name
+        before = self._live.get(site)
         self._live[site] = session
+        if before is not None:
+            await before.give_way()
         self.counters.sessions_total += 1
         log.info("session up", site=site, agent_version=session.hello.agent_version, peer=context.peer())
         reason = "stream closed"
@@ -136,10 +145,15 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         if not isinstance(first, wire.SessionRequest) or not first.HasField("hello"):
             raise _Ended(GoawayCode.PROTOCOL_ERROR, "the first message of a session must be hello", 5_000)
         hello = first.hello
-        certified = site_of(context.auth_context())
-        if certified != hello.site:
-            text = f"the certificate speaks for site {certified!r}, hello for {hello.site!r}; correct `site` or enrol again"
+        peer = certified(context.auth_context())
+        named = peer.name if peer is not None and peer.kind == "site" else None
+        if named != hello.site:
+            text = f"the certificate speaks for site {named!r}, hello for {hello.site!r}; correct `site` or enrol again"
             raise _Ended(GoawayCode.WRONG_SITE, text, 30_000)
+        assert peer is not None
+        refusal = self._gate.refusal(peer) if self._gate is not None else None
+        if refusal is not None:
+            raise _unwelcome(refusal, hello.site)
         if hello.site not in self._fleet:
             text = f"site {hello.site!r} is not in the controller's settings; add a [[sites]] entry"
             raise _Ended(GoawayCode.NOT_ENROLLED, text, 30_000)
@@ -147,17 +161,37 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             raise _Ended(GoawayCode.PROTOCOL_ERROR, "boot_id must have 16 bytes", 30_000)
         if any(held.first_seq > HIGHEST_NUMBER for held in hello.spool):
             raise _Ended(GoawayCode.PROTOCOL_ERROR, "a spool range past 2^63", 30_000)
-        if hello.site in self._live:
+        other = self._live.get(hello.site)
+        if other is not None and not (hello.instance_id and hello.instance_id == other.hello.instance_id):
             text = f"another agent of site {hello.site!r} is connected; stop one of the two"
             raise _Ended(GoawayCode.DUPLICATE_SITE, text, 5_000)
         live = self._fleet[hello.site]
-        return _Session(self, context, hello, live, self._store, self._board, self._timing, self._clock)
+        return _Session(self, context, hello, peer, live, self._store, self._board, self._timing, self._clock)
+
+    def look_again(self) -> None:
+        """Who may speak has changed: live sessions that may no longer are ended now."""
+        for session in list(self._live.values()):
+            refusal = self._gate.refusal(session.peer) if self._gate is not None else None
+            if refusal is not None:
+                session.end(_unwelcome(refusal, session.live.name))
+
+    def refusal_of(self, peer: Certified) -> GoawayCode | None:
+        """Why a certificate may not speak now."""
+        return None if self._gate is None else self._gate.refusal(peer)
 
     async def shut_down(self) -> None:
         """Tell every agent to come back later, spread over two seconds."""
         for index, session in enumerate(list(self._live.values())):
             session.end(_Ended(GoawayCode.SHUTTING_DOWN, "the controller is stopping", 500 + 50 * index))
         await asyncio.sleep(0)
+
+
+def _unwelcome(code: GoawayCode, site: str) -> _Ended:
+    if code is GoawayCode.EXPIRED:
+        text = f"the certificate of {site} has run out; the agent asks to come back, and an admin approves it"
+    else:
+        text = f"the certificate of {site} was revoked; enrol the site again with a new token"
+    return _Ended(code, text, 30_000)
 
 
 class _Session:
@@ -168,13 +202,15 @@ class _Session:
         owner: SessionServicer,
         context: Context,
         hello: wire.Hello,
+        peer: Certified,
         live: SiteLive,
         store: Store,
         board: Board,
         timing: LinkTiming,
         clock: Clock,
     ) -> None:
-        self._owner, self._context, self.hello, self.live = owner, context, hello, live
+        self._owner, self._context, self.hello, self.peer, self.live = owner, context, hello, peer, live
+        self._over = asyncio.Event()
         self._store, self._board, self._timing, self._clock = store, board, timing, clock
         self._queue: asyncio.Queue[tuple[Lane, list[Arrival], int]] = asyncio.Queue(MOST_QUEUED_BATCHES)
         self._out: asyncio.Queue[wire.SessionResponse] = asyncio.Queue()
@@ -184,19 +220,36 @@ class _Session:
         self._received_bytes = self._told_bytes = 0
         self._queued_bytes = 0
         self._drained = asyncio.Event()
+        self._tasks: list[asyncio.Task[str]] = []
+        self._unwelcome = self._gives_way = False
 
     def end(self, end: _Ended) -> None:
         """Say goodbye and stop."""
         self._out.put_nowait(wire.SessionResponse(goaway=end.goaway))
 
+    async def give_way(self) -> None:
+        """A newer session of the same agent is here: stop, with what was queued committed or to be sent again."""
+        self._gives_way = True
+        for task in self._tasks:
+            task.cancel()
+        await self._over.wait()
+
     async def run(self) -> str:
         """Welcome, then serve until something ends; returns why."""
+        try:
+            return await self._run()
+        finally:
+            self._over.set()
+
+    async def _run(self) -> str:
         now = self._clock.now()
         self.live.note_connected(self.hello.agent_version, self.hello.wall_clock_unix_ms, now)
         plans = self._board.subscribe(self.live.name)
-        tasks: list[asyncio.Task[str]] = []
+        tasks = self._tasks
         try:
             await self._write(wire.SessionResponse(welcome=await self._welcome(now)))
+            if self._gives_way:
+                return TOOK_OVER
             tasks += [
                 asyncio.create_task(part, name=f"{name} {self.live.name}")
                 for name, part in (
@@ -207,7 +260,8 @@ class _Session:
                 )
             ]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return next(iter(done)).result()
+            first = next(iter(done))
+            return TOOK_OVER if first.cancelled() else first.result()
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, TimeoutError, asyncio.InvalidStateError) as error:
             return f"stream broke: {error!r}"
         except GridpivotError as error:
@@ -387,6 +441,10 @@ class _Session:
             now_s = self._clock.now().monotonic_s
             if self._watch.dead(now_s):
                 return f"nothing heard for {self._watch.dead_after_s:.0f} s"
+            refusal = self._owner.refusal_of(self.peer)
+            if refusal is not None and not self._unwelcome:
+                self._unwelcome = True
+                self.end(_unwelcome(refusal, self.live.name))
             if self._watch.due(now_s):
                 epoch, version = self._plan_identity
                 beat = wire.Heartbeat(

@@ -183,6 +183,7 @@ class Hello(_message.Message):
     PLAN_VERSION_FIELD_NUMBER: _builtins.int
     WALL_CLOCK_UNIX_MS_FIELD_NUMBER: _builtins.int
     MONOTONIC_MS_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """Site name; must equal the name in the client certificate."""
     boot_id: _builtins.bytes
@@ -199,6 +200,8 @@ class Hello(_message.Message):
     """Agent's wall clock (milliseconds since the Unix epoch, UTC)."""
     monotonic_ms: _builtins.int
     """Agent's monotonic clock (milliseconds since an arbitrary start)."""
+    instance_id: _builtins.bytes
+    """Identity of the agent's process (16 random bytes): a session of the same process takes over from its last one."""
     @_builtins.property
     def spool(self) -> _containers.RepeatedCompositeFieldContainer[Global___LaneRange]:
         """Per lane, what the spool still holds."""
@@ -215,10 +218,11 @@ class Hello(_message.Message):
         plan_version: _builtins.int = ...,
         wall_clock_unix_ms: _builtins.int = ...,
         monotonic_ms: _builtins.int = ...,
+        instance_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "inventory_hash", b"inventory_hash", "monotonic_ms", b"monotonic_ms", "plan_epoch", b"plan_epoch", "plan_version", b"plan_version", "site", b"site", "spool", b"spool", "wall_clock_unix_ms", b"wall_clock_unix_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "instance_id", b"instance_id", "inventory_hash", b"inventory_hash", "monotonic_ms", b"monotonic_ms", "plan_epoch", b"plan_epoch", "plan_version", b"plan_version", "site", b"site", "spool", b"spool", "wall_clock_unix_ms", b"wall_clock_unix_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
