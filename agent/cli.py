@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from agent.cli_discover import discover
+from agent.cli_enroll import enroll
 from agent.cli_locks import lock, locks, unlock
 from agent.cli_options import Config, Json, StateDir, load_settings
 from gridpivot import __version__, console
@@ -41,6 +42,7 @@ def run(config: Config = None, state_dir: StateDir = None) -> None:
 
 
 app.command()(discover)
+app.command()(enroll)
 
 
 @app.command("check-config")

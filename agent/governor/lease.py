@@ -135,6 +135,10 @@ class PlanBook:
         """(epoch, version) of the newest plan ever accepted here; (0, 0) before the first."""
         return (0, 0) if self.plan is None else (self.plan.epoch, self.plan.version)
 
+    def trust(self, keys: Mapping[str, Ed25519PublicKey]) -> None:
+        """The planner's keys from now on; a key that went is not believed any more."""
+        self._keys = keys
+
     def _restore(self, kept: pb.SignedPlan) -> None:
         """After a reboot: fence, ceiling and windows stand; the lease does not, until a heartbeat renews it."""
         try:
