@@ -27,7 +27,7 @@ from agent.backends import Coils, Meter, MeterSample, Miners, PoolReading, Pools
 from agent.exporter import AgentExporter
 from agent.limits import raise_file_limit
 from agent.settings import AgentSettings
-from agent.site import Beats, Hardware, SiteAgent
+from agent.site import MOST_RATIO, Beats, Hardware, SiteAgent
 from agent.status import status_of
 from agent.uplink.session import UplinkTarget
 from gridpivot.clock import Clock, Instant, SystemClock
@@ -90,6 +90,12 @@ class Equipment:
     work: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
     telling: list[Callable[[Say], Coroutine[Any, Any, None]]] = field(default_factory=list)  # work that says events
     missing: list[str] = field(default_factory=list)
+
+    def hardware(self, settings: AgentSettings) -> Hardware:
+        """The faces, with what the settings say of the meter's counter."""
+        most_w = MOST_RATIO * settings.policy().protection_w
+        counter = None if settings.meter is None else settings.meter.counter(most_w)
+        return Hardware(self.miners, self.pools, self.meter, self.fans, self.switches, counter)
 
 
 def find_equipment(settings: AgentSettings, clock: Clock) -> Equipment:
@@ -219,7 +225,7 @@ async def serve(settings: AgentSettings, clock: Clock | None = None) -> None:
             settings.site,
             settings.policy(),
             equipment.inventory,
-            Hardware(equipment.miners, equipment.pools, equipment.meter, equipment.fans, equipment.switches),
+            equipment.hardware(settings),
             uplink_target(settings),
             load_planner_keys(settings.path(settings.uplink.planner_keys)),
             settings.state_dir,

@@ -18,6 +18,8 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from agent.backends import Coils, Meter, Miners, PoolReading, Pools, SiteInventory
+from agent.energy import Counter
+from agent.energy_book import EnergyBook
 from agent.governor.decide import decide
 from agent.governor.gates import pools_dead
 from agent.governor.lease import PlanBook, PlanJournal, SitePolicy
@@ -25,7 +27,7 @@ from agent.governor.meter_watch import MeterWatch
 from agent.governor.recall import Recall
 from agent.governor.state import Actions, GovernorState, Orders, Policy, Sensed
 from agent.notices import Notices
-from agent.uplink.reports import event, inventory_message, rollup
+from agent.uplink.reports import event, inventory_message, loads_w, rollup
 from agent.uplink.session import Uplink, UplinkTarget
 from gridpivot.clock import Clock, Instant
 from gridpivot.columns import DeviceTable, encode_report
@@ -38,7 +40,8 @@ from gridpivot.vocabulary import EventKind, PlanState, Reason, Rung, Stage
 log = structlog.get_logger("agent.site")
 
 FIRST_TABLE_S = 3.0  # a first sweep needs a moment
-REMEMBER_S = 5.0  # how far the orders on disk may be behind
+REMEMBER_S = 5.0  # how far orders and energy on disk may be behind
+MOST_RATIO = 1.25  # more than this times the protection limit does not pass the meter
 STEADY_BEATS = 3  # quiet ticks before a plan counts as applied
 
 
@@ -74,6 +77,7 @@ class Hardware:
     meter: Meter
     fans: Coils | None = None  # by container
     switches: Coils | None = None  # by level:name
+    counter: Counter | None = None  # the meter's; None = one that never rolls over
 
 
 class SiteAgent:
@@ -106,6 +110,8 @@ class SiteAgent:
         self.book = PlanBook(
             SitePolicy(site, policy.ceiling_w, policy.posture, event_lead_s), inventory, planner_keys, self.journal
         )
+        counter = hardware.counter or Counter(most_w=min(1e9, MOST_RATIO * policy.protection_w))
+        self.energy = EnergyBook(state_dir / "energy.json", counter, clock.now())
         self.inventory_message = inventory_message(inventory)
         self.counters = SiteCounters()
         self.orders: Orders | None = None
@@ -140,6 +146,18 @@ class SiteAgent:
                 tasks.create_task(self.uplink.run(), name=f"uplink {self.site}")
             tasks.create_task(self._govern(), name=f"governor {self.site}")
             tasks.create_task(self._remember(), name=f"recall {self.site}")
+            tasks.create_task(self._keep_energy(), name=f"energy {self.site}")
+
+    async def _keep_energy(self) -> None:
+        """Keep the energy ledger on disk, and once more at the end."""
+        try:
+            while True:
+                await asyncio.sleep(REMEMBER_S)
+                if self.energy.counts:
+                    await asyncio.to_thread(self.energy.keep, *self.energy.content(self._clock.now()))
+        finally:
+            if self.energy.counts:
+                self.energy.save(self._clock.now())
 
     async def _remember(self) -> None:
         """Keep the last orders on disk, a few seconds behind; a disk that refuses is said by the spool."""
@@ -215,6 +233,7 @@ class SiteAgent:
             log.info("limit", site=self.site, pool=limit.pool, limit_w=round(limit.limit_w), why=limit.why)
             self.hardware.pools.set_limit(limit.pool, limit.limit_w, now)
         self._switch(actions)
+        self.energy.tick(sensed.meter, loads_w(actions.picture, self.policy), now, self._say_counter)
         self._notice(actions, now)
         self.counters.ticks_total += 1
         self.counters.tick_s_last = time.perf_counter() - began_s
@@ -249,6 +268,9 @@ class SiteAgent:
         if self._quiet:
             return
         self._send(wire.LANE_EVENTS, event(kind, message, self._clock.now(), figures, plan_status))
+
+    def _say_counter(self, message: str, figures: Mapping[str, float]) -> None:
+        self.say(EventKind.METER_COUNTER, message, figures)
 
     def _notice(self, actions: Actions, now: Instant) -> None:
         picture, notices = actions.picture, self._notices
@@ -338,6 +360,7 @@ class SiteAgent:
             self.pool_readings,
             self.book.highest,
             None if sample is None else sample.import_energy_j,
+            self.energy.message(),
             0 if self.uplink is None else self.uplink.waiting(),
             now,
         )
