@@ -36,7 +36,8 @@ from gridpivot.clock import Instant
 from gridpivot.v1 import telemetry_pb2 as pb
 
 FORMAT = 1
-UNKNOWN_GAP_S = 3600.0  # after a reboot the wall clock may be wrong: a gap is taken to be at least this long
+# After a reboot the wall clock may be wrong: a gap is taken to be at least the one and at most the other.
+UNKNOWN_GAP_S, CREDIBLE_GAP_S = 3600.0, 30 * 86_400.0
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SAID = {
     CounterChange.ROLLED_OVER: "the meter's counter rolled over",
@@ -158,10 +159,11 @@ class EnergyBook:
         if same_boot:
             shift_s, gap_s = 0.0, now.monotonic_s - body["monotonic_s"]
         else:
-            gap_s = max(now.unix_s - body["unix_s"], UNKNOWN_GAP_S)
+            gap_s = min(max(now.unix_s - body["unix_s"], UNKNOWN_GAP_S), CREDIBLE_GAP_S)
             shift_s = now.monotonic_s - gap_s - body["monotonic_s"]
+        dark_w = 0.0 if gap_s >= CREDIBLE_GAP_S else sum(map(float, body["watts"]))
         self.ledger_id, self.told = ledger_id, ledger.totals
-        self.ledger = resume(ledger, shift_s, sum(map(float, body["watts"])) * gap_s)
+        self.ledger = resume(ledger, shift_s, dark_w * gap_s)
         if body["register"] != self._counter.register:
             self.ledger, change = rebase(self.ledger)
             if change is not None:

@@ -16,6 +16,7 @@ import grpc
 import structlog
 
 from controller.fleet.tables import Fleet, SiteLive, Took
+from controller.store.energy import energy_of
 from controller.store.lanes import Arrival
 from controller.store.store import Store
 from gridpivot import __version__
@@ -297,6 +298,8 @@ class _Session:
                 case pb.SiteRollup():
                     if max(message.plan_epoch, message.plan_version) > HIGHEST_NUMBER:
                         raise BadReport("plan numbers past 2^63")
+                    if message.HasField("energy"):
+                        energy_of(message.energy)
                     self.live.take_rollup(message, now)
                 case pb.DeviceReport():
                     if self.live.take_report(message, now) is Took.UNKNOWN_INVENTORY:

@@ -13,6 +13,7 @@ import pytest
 from gridpivot import dispatch_shapes, shapes
 from gridpivot.shapes import Document
 from gridpivot.shapes_backtest import AccountFigures, BacktestShape
+from gridpivot.shapes_site import EnergyFigures, SiteShape
 
 pytestmark = pytest.mark.unit
 
@@ -44,10 +45,11 @@ FLEET = {
     "last_dispatch_reason": "interval",
     "reports_received": 12,
 }
+ENERGY = {"ledger": "0f" * 16} | dict.fromkeys(list(EnergyFigures.model_fields)[1:], 7_200_000)
 ACCOUNT = dict.fromkeys(AccountFigures.model_fields, 1.5)
 EXAMPLES: dict[str, Document] = {
     "sites": shapes.SitesShape(fleet=FLEET, sites=[SITE]),
-    "site": shapes.SiteShape(**SITE, classes=[CLASS], pools=[POOL]),
+    "site": SiteShape(**SITE, classes=[CLASS], pools=[POOL], energy=ENERGY),
     "plan": shapes.PlanShape(
         site="falcon-1",
         epoch=3,

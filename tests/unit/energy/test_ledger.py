@@ -260,6 +260,7 @@ def test_total_is_what_the_counter_counted_and_the_split_is_exact(
             ):
                 continue  # nobody can tell it from consumption, or from a reset
             world.shown = stands
+            world.draw(0.0, 1.0)
             world.read()
             world.run(20e6, 10)
         elif what == "run":
