@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from agent.cli_discover import discover
+from agent.cli_gpu_guard import gpu_guard
 from agent.cli_locks import lock, locks, unlock
 from agent.cli_options import Config, Json, StateDir, load_settings
 from gridpivot import __version__, console
@@ -156,6 +157,7 @@ def doctor(config: Config = None, state_dir: StateDir = None, json: Json = False
 
 for _command in (lock, unlock, locks):
     app.command()(_command)
+app.command("gpu-guard")(gpu_guard)
 
 
 @app.callback(invoke_without_command=True)

@@ -23,7 +23,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from agent.backends import Coils, Meter, MeterSample, Miners, PoolReading, Pools, RowArray, SiteInventory
+from agent.backends import Coils, Fallbacks, Meter, MeterSample, Miners, PoolReading, Pools, RowArray, SiteInventory
 from agent.exporter import AgentExporter
 from agent.limits import raise_file_limit
 from agent.settings import AgentSettings
@@ -84,6 +84,7 @@ class Equipment:
     meter: Meter = field(default_factory=NoMeter)
     fans: Coils | None = None
     switches: Coils | None = None
+    fallbacks: Fallbacks | None = None
     inventory: SiteInventory = field(
         default_factory=lambda: SiteInventory((), np.zeros(0, np.uint8), (), np.zeros(0, np.uint16), b"", ())
     )
@@ -95,7 +96,7 @@ class Equipment:
         """The faces, with what the settings say of the meter's counter."""
         most_w = MOST_RATIO * settings.policy().protection_w
         counter = None if settings.meter is None else settings.meter.counter(most_w)
-        return Hardware(self.miners, self.pools, self.meter, self.fans, self.switches, counter)
+        return Hardware(self.miners, self.pools, self.meter, self.fans, self.switches, counter, self.fallbacks)
 
 
 def find_equipment(settings: AgentSettings, clock: Clock) -> Equipment:
@@ -110,6 +111,8 @@ def find_equipment(settings: AgentSettings, clock: Clock) -> Equipment:
         if side.pools is not None:
             found.pools, declared = side.pools, side.declared
             found.work.append(side.pools.run)
+            if settings.gpu.guard_socket is not None:
+                found.fallbacks = side.pools
     else:
         found.missing.append("no GPU pools in settings ([[gpu.pools]])")
     if settings.asic.inventory is not None:

@@ -17,10 +17,11 @@ import numpy as np
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from agent.backends import Coils, Meter, Miners, PoolReading, Pools, SiteInventory
+from agent.backends import Coils, Fallbacks, Meter, Miners, PoolReading, Pools, SiteInventory
 from agent.energy import Counter
 from agent.energy_book import EnergyBook
 from agent.governor.decide import decide
+from agent.governor.fallback import SlowRise, fallbacks_w
 from agent.governor.gates import pools_dead
 from agent.governor.lease import PlanBook, PlanJournal, SitePolicy
 from agent.governor.meter_watch import MeterWatch
@@ -78,6 +79,7 @@ class Hardware:
     fans: Coils | None = None  # by container
     switches: Coils | None = None  # by level:name
     counter: Counter | None = None  # the meter's; None = one that never rolls over
+    fallbacks: Fallbacks | None = None  # who sets GPU limits when this agent is gone
 
 
 class SiteAgent:
@@ -121,6 +123,7 @@ class SiteAgent:
         self._target, self._state_dir = target, state_dir
         self._applied: tuple[int, int] = (0, 0)
         self._steady = 0
+        self._fallback_rise = [SlowRise() for _ in inventory.pools]
         self._notices = Notices(lambda kind, message, figures=None: self.say(kind, message, figures))
         self._quiet = False
         self._next_devices_s = float("inf")
@@ -233,6 +236,7 @@ class SiteAgent:
             log.info("limit", site=self.site, pool=limit.pool, limit_w=round(limit.limit_w), why=limit.why)
             self.hardware.pools.set_limit(limit.pool, limit.limit_w, now)
         self._switch(actions)
+        self._hold_fallbacks(actions, orders, now)
         self.energy.tick(sensed.meter, loads_w(actions.picture, self.policy), now, self._say_counter)
         self._notice(actions, now)
         self.counters.ticks_total += 1
@@ -240,6 +244,16 @@ class SiteAgent:
         self.counters.tick_s_max = max(self.counters.tick_s_max, self.counters.tick_s_last)
         self.counters.left_alone = {reason.value: count for reason, count in actions.left_alone.items()}
         return actions
+
+    def _hold_fallbacks(self, actions: Actions, orders: Orders, now: Instant) -> None:
+        """A sign of life for whoever holds the GPUs' fallbacks; a site that only watches gives none."""
+        fallbacks = self.hardware.fallbacks
+        if fallbacks is None or self.policy.stage not in (Stage.SHED_ONLY, Stage.FULL):
+            return
+        pools = self.inventory.pools
+        watts = fallbacks_w(pools, self.book.fallback_w(), actions.picture, self.policy, orders.ceiling_w)
+        slow = [rise.take(w, now.monotonic_s) for rise, w in zip(self._fallback_rise, watts, strict=True)]
+        fallbacks.hold(slow, now)
 
     def _switch(self, actions: Actions) -> None:
         """Fans as wanted; circuits opened, once, and never closed."""
