@@ -36,8 +36,8 @@ _SHAPES = (
     re.compile(r"\b(?i:basic)\s+(?=[a-z\d+/=]*[A-Z])[\w+/]{6,}={0,2}"),
     re.compile(r"(?<=[?&]key=)[^&\s\"']+|(?<=[?&]appid=)[^&\s\"']+"),
     re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"),
-    # 256 random bits in base64 have all three kinds of characters; hexadecimal hashes and identities do not.
-    re.compile(r"(?<![\w+/=\-])(?=[\w+/=\-]*[a-z])(?=[\w+/=\-]*[A-Z])(?=[\w+/=\-]*\d)[\w+/=\-]{32,}"),
+    # 256 random bits in base64 have letters of both cases; hexadecimal hashes and identities do not.
+    re.compile(r"(?<![\w+/=\-])(?=[\w+/=\-]*[a-z])(?=[\w+/=\-]*[A-Z])[\w+/=\-]{32,}"),
 )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
-import secrets
+import random
 import string
 
 import pytest
@@ -59,10 +60,10 @@ def test_what_is_no_secret_stays(line: str) -> None:
     assert Redactor().text(line) == line
 
 
-@given(st.integers(0, 10**6))
-def test_token_of_256_random_bits_is_taken_out_anywhere(seed: int) -> None:
-    token = secrets.token_urlsafe(32)
-    assert all(part not in Redactor().text(f"reason: {token}, thanks {seed}") for part in (token, token[:24]))
+@given(st.randoms(use_true_random=False))
+def test_token_of_256_random_bits_is_taken_out_anywhere(source: random.Random) -> None:
+    token = base64.urlsafe_b64encode(random.Random(source.getrandbits(64)).randbytes(32)).decode().rstrip("=")
+    assert token[:24] not in Redactor().text(f"reason: {token}, thanks")
 
 
 SECRETS = st.text(string.ascii_lowercase + '"\\ ', min_size=6, max_size=40).filter(lambda s: len(s.strip()) > 5)
