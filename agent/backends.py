@@ -96,6 +96,14 @@ class Pools(Protocol):
         ...
 
 
+class Fallbacks(Protocol):
+    """Whoever sets fallback limits of AI pools when the agent is gone."""
+
+    def hold(self, fallback_w: Sequence[float], now: Instant) -> None:
+        """The agent lives; without it each pool may draw this much at the wall [W]. Called at every beat, returns at once."""
+        ...
+
+
 class Meter(Protocol):
     """The site meter."""
 

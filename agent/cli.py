@@ -14,8 +14,10 @@ from rich.table import Table
 
 from agent.cli_discover import discover
 from agent.cli_enroll import enroll
+from agent.cli_gpu_guard import gpu_guard
 from agent.cli_locks import lock, locks, unlock
 from agent.cli_options import Config, Json, StateDir, load_settings
+from agent.cli_support import support_bundle
 from gridpivot import __version__, console
 from gridpivot.errors import BadReply, GridpivotError, SettingsError
 
@@ -158,6 +160,8 @@ def doctor(config: Config = None, state_dir: StateDir = None, json: Json = False
 
 for _command in (lock, unlock, locks):
     app.command()(_command)
+app.command("gpu-guard")(gpu_guard)
+app.command("support-bundle")(support_bundle)
 
 
 @app.callback(invoke_without_command=True)

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from agent.backends import Miners
+from agent.energy_metrics import energy_families
 from agent.exposition import DeviceSeries
 from agent.gpu.exporter import gpu_metrics
 from agent.host import read_host
@@ -86,6 +87,7 @@ class AgentExporter:
         sample = self._agent.hardware.meter.newest()
         if sample is not None and sample.import_energy_j is not None:
             yield CounterMetricFamily("gridpivot_site_import_energy_joules", "Meter's counter", sample.import_energy_j)
+        yield from energy_families(self._agent.energy)
         pools = GaugeMetricFamily("gridpivot_ai_pool_power_watts", "AI pool at the wall", labels=["pool"])
         limits = GaugeMetricFamily("gridpivot_ai_pool_limit_watts", "What enforced limits allow", labels=["pool"])
         present = GaugeMetricFamily("gridpivot_ai_pool_gpus_present", "GPUs that answer", labels=["pool"])

@@ -8,10 +8,11 @@ governor's decision, not this module's.
 from __future__ import annotations
 
 import asyncio
+import collections
 import logging
 import math
 import time
-from collections import Counter
+from fractions import Fraction
 from typing import Literal
 
 from pydantic import Field
@@ -19,6 +20,7 @@ from pymodbus.client import AsyncModbusTcpClient
 from pymodbus.exceptions import ModbusException
 
 from agent.backends import MeterSample
+from agent.energy import HIGHEST_J, Counter
 from gridpivot.settings import Section
 
 # The library writes a line to stderr at every failed connection; `errors` counts them and the governor says it once.
@@ -56,9 +58,21 @@ class MeterSettings(Section):
     energy_address: int | None = Field(default=None, ge=0, le=65_535)
     energy_type: RegisterType = "uint64"
     energy_unit_j: float = Field(default=3600.0, gt=0)
+    energy_rollover_counts: int | None = Field(default=None, gt=0, le=2**64)  # none = where the type ends
     word_order: Literal["big", "little"] = "big"
     beat_s: float = Field(default=1.0, ge=0.1, le=60)
     deadline_s: float = Field(default=1.0, gt=0, le=30)
+
+    def counter(self, most_w: float) -> Counter:
+        """The import counter for the ledger, of a site that draws at most `most_w`. Floats never roll over."""
+        counts = self.energy_rollover_counts
+        if counts is None and "int" in self.energy_type:
+            bits = int(self.energy_type.lstrip("uint"))
+            counts = 2**bits if self.energy_type.startswith("u") else 2 ** (bits - 1)
+        modulus_j = None if counts is None else round(Fraction(self.energy_unit_j) * counts)
+        register = f"{self.host}:{self.port}/{self.device_id}/{self.table}/{self.energy_address}"
+        register += f"/{self.energy_type}/{self.word_order}/{self.energy_unit_j:.12g}"
+        return Counter(math.ceil(self.energy_unit_j), modulus_j, min(most_w, MAX_POWER_W), register)
 
 
 class BadValue(ValueError):
@@ -70,7 +84,7 @@ class ModbusMeter:
 
     def __init__(self, settings: MeterSettings) -> None:
         self.settings = settings
-        self.errors: Counter[str] = Counter()  # by word: unreachable, slow, refused, bad_value
+        self.errors: collections.Counter[str] = collections.Counter()  # unreachable, slow, refused, bad_value
         self.samples = 0
         self.connects = 0
         self._newest: MeterSample | None = None
@@ -135,11 +149,20 @@ class ModbusMeter:
             raise BadValue(f"power of {power_w} W")
         if given.energy_address is None:
             return power_w, None
-        energy = await self._register(client, given.energy_address, given.energy_type)
-        if not math.isfinite(energy) or energy < 0:
-            raise BadValue(f"energy counter of {energy}")
-        exact = energy * given.energy_unit_j if isinstance(energy, float) else _joules(energy, given.energy_unit_j)
-        return power_w, round(exact)
+        try:
+            return power_w, await self._read_counter(client, given.energy_address)
+        except BadValue:  # a counter that cannot be read must not take the power away
+            self.errors["bad_value"] += 1
+            return power_w, None
+
+    async def _read_counter(self, client: AsyncModbusTcpClient, address: int) -> int:
+        counts = await self._register(client, address, self.settings.energy_type)
+        if not math.isfinite(counts) or counts < 0:
+            raise BadValue(f"energy counter of {counts}")
+        energy_j = round(Fraction(counts) * Fraction(self.settings.energy_unit_j))
+        if energy_j > HIGHEST_J:
+            raise BadValue(f"energy counter of {energy_j} J")
+        return energy_j
 
     async def _register(self, client: AsyncModbusTcpClient, address: int, kind: RegisterType) -> float:
         datatype = _DATATYPES[kind]
@@ -152,8 +175,3 @@ class ModbusMeter:
         if not isinstance(value, (int, float)) or value == _NO_VALUE.get(kind):
             raise BadValue(f"no value in register {address}")
         return value
-
-
-def _joules(counts: int, unit_j: float) -> float:
-    """Whole units stay exact integers, since a ledger must match the counter."""
-    return counts * int(unit_j) if unit_j.is_integer() else counts * unit_j

@@ -23,12 +23,12 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from agent.backends import Coils, Meter, MeterSample, Miners, PoolReading, Pools, RowArray, SiteInventory
+from agent.backends import Coils, Fallbacks, Meter, MeterSample, Miners, PoolReading, Pools, RowArray, SiteInventory
 from agent.exporter import AgentExporter
 from agent.identity.files import Addresses, read_addresses
 from agent.identity.upkeep import Upkeep
 from agent.settings import AgentSettings
-from agent.site import Beats, Hardware, SiteAgent
+from agent.site import MOST_RATIO, Beats, Hardware, SiteAgent
 from agent.status import status_of
 from agent.uplink.session import UplinkTarget
 from gridpivot.clock import Clock, Instant, SystemClock
@@ -86,12 +86,19 @@ class Equipment:
     meter: Meter = field(default_factory=NoMeter)
     fans: Coils | None = None
     switches: Coils | None = None
+    fallbacks: Fallbacks | None = None
     inventory: SiteInventory = field(
         default_factory=lambda: SiteInventory((), np.zeros(0, np.uint8), (), np.zeros(0, np.uint16), b"", ())
     )
     work: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
     telling: list[Callable[[Say], Coroutine[Any, Any, None]]] = field(default_factory=list)  # work that says events
     missing: list[str] = field(default_factory=list)
+
+    def hardware(self, settings: AgentSettings) -> Hardware:
+        """The faces, with what the settings say of the meter's counter."""
+        most_w = MOST_RATIO * settings.policy().protection_w
+        counter = None if settings.meter is None else settings.meter.counter(most_w)
+        return Hardware(self.miners, self.pools, self.meter, self.fans, self.switches, counter, self.fallbacks)
 
 
 def find_equipment(settings: AgentSettings, clock: Clock) -> Equipment:
@@ -106,6 +113,8 @@ def find_equipment(settings: AgentSettings, clock: Clock) -> Equipment:
         if side.pools is not None:
             found.pools, declared = side.pools, side.declared
             found.work.append(side.pools.run)
+            if settings.gpu.guard_socket is not None:
+                found.fallbacks = side.pools
     else:
         found.missing.append("no GPU pools in settings ([[gpu.pools]])")
     if settings.asic.inventory is not None:
@@ -247,7 +256,7 @@ async def serve(settings: AgentSettings, clock: Clock | None = None) -> None:
             settings.site,
             settings.policy(),
             equipment.inventory,
-            Hardware(equipment.miners, equipment.pools, equipment.meter, equipment.fans, equipment.switches),
+            equipment.hardware(settings),
             uplink_target(settings),
             load_planner_keys(settings.path(settings.uplink.planner_keys)),
             settings.state_dir,

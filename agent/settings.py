@@ -128,6 +128,8 @@ class GpuSettings(Section):
     pools: tuple[GpuPoolSettings, ...] = ()
     beat_s: float = Field(default=1.0, ge=0.2, le=60)
     deadline_s: float = Field(default=5.0, gt=0, le=60)
+    guard_socket: Path | None = None  # gridpivot-agent gpu-guard; none = the agent sets limits itself
+    guard_lease_s: float = Field(default=15.0, ge=5, le=120)
 
 
 class HttpSettings(Section):

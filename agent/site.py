@@ -17,8 +17,11 @@ import numpy as np
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from agent.backends import Coils, Meter, Miners, PoolReading, Pools, SiteInventory
+from agent.backends import Coils, Fallbacks, Meter, Miners, PoolReading, Pools, SiteInventory
+from agent.energy import Counter
+from agent.energy_book import EnergyBook
 from agent.governor.decide import decide
+from agent.governor.fallback import SlowRise, fallbacks_w
 from agent.governor.gates import pools_dead
 from agent.governor.lease import PlanBook, PlanJournal, SitePolicy
 from agent.governor.meter_watch import MeterWatch
@@ -27,7 +30,7 @@ from agent.governor.state import Actions, GovernorState, Orders, Policy, Sensed
 from agent.identity.upkeep import CertificateState
 from agent.notices import Notices
 from agent.uplink.beat import DeviceBeat
-from agent.uplink.reports import event, inventory_message, rollup
+from agent.uplink.reports import event, inventory_message, loads_w, rollup
 from agent.uplink.session import Uplink, UplinkTarget
 from gridpivot.clock import Clock, Instant
 from gridpivot.columns import DeviceTable, encode_report
@@ -40,7 +43,8 @@ from gridpivot.vocabulary import EventKind, PlanState, Reason, Rung, Stage
 log = structlog.get_logger("agent.site")
 
 FIRST_TABLE_S = 3.0  # a first sweep needs a moment
-REMEMBER_S = 5.0  # how far the orders on disk may be behind
+REMEMBER_S = 5.0  # how far orders and energy on disk may be behind
+MOST_RATIO = 1.25  # more than this times the protection limit does not pass the meter
 STEADY_BEATS = 3  # quiet ticks before a plan counts as applied
 
 
@@ -76,6 +80,8 @@ class Hardware:
     meter: Meter
     fans: Coils | None = None  # by container
     switches: Coils | None = None  # by level:name
+    counter: Counter | None = None  # the meter's; None = one that never rolls over
+    fallbacks: Fallbacks | None = None  # who sets GPU limits when this agent is gone
 
 
 class SiteAgent:
@@ -108,6 +114,8 @@ class SiteAgent:
         self.book = PlanBook(
             SitePolicy(site, policy.ceiling_w, policy.posture, event_lead_s), inventory, planner_keys, self.journal
         )
+        counter = hardware.counter or Counter(most_w=min(1e9, MOST_RATIO * policy.protection_w))
+        self.energy = EnergyBook(state_dir / "energy.json", counter, clock.now())
         self.inventory_message = inventory_message(inventory)
         self.counters = SiteCounters()
         self.orders: Orders | None = None
@@ -118,6 +126,7 @@ class SiteAgent:
         self._target, self._state_dir = target, state_dir
         self._applied: tuple[int, int] = (0, 0)
         self._steady = 0
+        self._fallback_rise = [SlowRise() for _ in inventory.pools]
         self._notices = Notices(lambda kind, message, figures=None: self.say(kind, message, figures))
         self._quiet = False
         self._next_devices_s = float("inf")
@@ -144,6 +153,18 @@ class SiteAgent:
                 tasks.create_task(self.uplink.run(), name=f"uplink {self.site}")
             tasks.create_task(self._govern(), name=f"governor {self.site}")
             tasks.create_task(self._remember(), name=f"recall {self.site}")
+            tasks.create_task(self._keep_energy(), name=f"energy {self.site}")
+
+    async def _keep_energy(self) -> None:
+        """Keep the energy ledger on disk, and once more at the end."""
+        try:
+            while True:
+                await asyncio.sleep(REMEMBER_S)
+                if self.energy.counts:
+                    await asyncio.to_thread(self.energy.keep, *self.energy.content(self._clock.now()))
+        finally:
+            if self.energy.counts:
+                self.energy.save(self._clock.now())
 
     async def _remember(self) -> None:
         """Keep the last orders on disk, a few seconds behind; a disk that refuses is said by the spool."""
@@ -236,12 +257,24 @@ class SiteAgent:
             log.info("limit", site=self.site, pool=limit.pool, limit_w=round(limit.limit_w), why=limit.why)
             self.hardware.pools.set_limit(limit.pool, limit.limit_w, now)
         self._switch(actions)
+        self._hold_fallbacks(actions, orders, now)
+        self.energy.tick(sensed.meter, loads_w(actions.picture, self.policy), now, self._say_counter)
         self._notice(actions, now)
         self.counters.ticks_total += 1
         self.counters.tick_s_last = time.perf_counter() - began_s
         self.counters.tick_s_max = max(self.counters.tick_s_max, self.counters.tick_s_last)
         self.counters.left_alone = {reason.value: count for reason, count in actions.left_alone.items()}
         return actions
+
+    def _hold_fallbacks(self, actions: Actions, orders: Orders, now: Instant) -> None:
+        """A sign of life for whoever holds the GPUs' fallbacks; a site that only watches gives none."""
+        fallbacks = self.hardware.fallbacks
+        if fallbacks is None or self.policy.stage not in (Stage.SHED_ONLY, Stage.FULL):
+            return
+        pools = self.inventory.pools
+        watts = fallbacks_w(pools, self.book.fallback_w(), actions.picture, self.policy, orders.ceiling_w)
+        slow = [rise.take(w, now.monotonic_s) for rise, w in zip(self._fallback_rise, watts, strict=True)]
+        fallbacks.hold(slow, now)
 
     def _switch(self, actions: Actions) -> None:
         """Fans as wanted; circuits opened, once, and never closed."""
@@ -270,6 +303,9 @@ class SiteAgent:
         if self._quiet:
             return
         self._send(wire.LANE_EVENTS, event(kind, message, self._clock.now(), figures, plan_status))
+
+    def _say_counter(self, message: str, figures: Mapping[str, float]) -> None:
+        self.say(EventKind.METER_COUNTER, message, figures)
 
     def _notice(self, actions: Actions, now: Instant) -> None:
         picture, notices = actions.picture, self._notices
@@ -359,6 +395,7 @@ class SiteAgent:
             self.pool_readings,
             self.book.highest,
             None if sample is None else sample.import_energy_j,
+            self.energy.message(),
             0 if self.uplink is None else self.uplink.waiting(),
             now,
         )

@@ -106,6 +106,29 @@ def init(
     out.print(f"The certificate is good for {', '.join(hosts)}. Next: gridpivot-controller run", soft_wrap=True)
 
 
+@app.command("support-bundle")
+def support_bundle(
+    config: Config = None,
+    state_dir: StateDir = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to.  [default: a name with the time, here]")
+    ] = None,
+) -> None:
+    """Pack settings, counts, log and metrics into one file, without secrets."""
+    from controller.settings import DEFAULT_CONFIG, DEFAULT_STATE
+    from controller.support import collect
+    from gridpivot.support import finish
+
+    trouble, settings = "", None
+    try:
+        settings = load_settings(config, state_dir)
+    except SettingsError as error:
+        trouble = str(error)
+    path = config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
+    place = settings.state_dir if settings is not None else state_dir or DEFAULT_STATE
+    typer.echo(finish(collect(settings, path, place, trouble), output, "gridpivot-controller"))
+
+
 def main() -> NoReturn:
     """Entry point."""
     console.run(app)

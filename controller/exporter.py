@@ -58,6 +58,21 @@ class _Site:
         self.contract = gauge("gridpivot_site_contract_ceiling_watts", "Contractual ceiling.", labels=one)
         self.hashrate = gauge("gridpivot_site_hashrate_hashes_per_second", "Hashrate.", labels=one)
         self.energy = CounterMetricFamily("gridpivot_site_import_energy_joules", "The meter's counter.", labels=one)
+        self.load_energy = CounterMetricFamily(
+            "gridpivot_site_energy_joules", "Import by the site's ledger, by load.", labels=("site", "load")
+        )
+        self.ledger_import = CounterMetricFamily(
+            "gridpivot_site_ledger_import_joules", "Import by the site's ledger.", labels=one
+        )
+        self.unattributed = gauge(
+            "gridpivot_site_unattributed_energy_joules", "Import by the ledger less the loads.", labels=one
+        )
+        self.unmetered = CounterMetricFamily(
+            "gridpivot_site_unmetered_energy_joules", "Estimated by the ledger, not in the import.", labels=one
+        )
+        self.counter_changes = CounterMetricFamily(
+            "gridpivot_site_meter_counter_changes", "Roll-overs, resets, exchanges of the meter.", labels=one
+        )
         self.devices = gauge("gridpivot_site_devices", "Devices by class and state.", labels=("site", "class", "state"))
         self.class_power = gauge(
             "gridpivot_site_class_power_watts", "Power read from devices, by class.", labels=("site", "class")
@@ -147,6 +162,14 @@ class FleetCollector(Collector):
             for state, count in zip(STATES, totals.state_counts, strict=True):
                 out.devices.add_metric([live.name, totals.name, state], count)
         self._rollup(out, live)
+        energy = self._store.lanes.energy.of_site(live.name)
+        if energy is not None:
+            for load, energy_j in (("mining", energy.mining_j), ("ai", energy.ai_j), ("overhead", energy.overhead_j)):
+                out.load_energy.add_metric([live.name, load], energy_j)
+            out.ledger_import.add_metric(site, energy.import_j)
+            out.unattributed.add_metric(site, energy.unattributed_j)
+            out.unmetered.add_metric(site, energy.unmetered_j)
+            out.counter_changes.add_metric(site, energy.counter_changes)
 
     def _rollup(self, out: _Site, live: SiteLive) -> None:
         rollup, site = live.rollup, [live.name]

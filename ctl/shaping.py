@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from gridpivot import dispatch_shapes as decided
 from gridpivot import shapes
 from gridpivot.shapes import utc
+from gridpivot.shapes_site import EnergyFigures, SiteShape
 from gridpivot.v1 import operator_pb2 as op
 from gridpivot.v1 import telemetry_pb2 as pb
 from gridpivot.vocabulary import COMMANDABLE_MODES, DeviceState
@@ -85,10 +86,10 @@ def sites_shape(answer: op.ListSitesResponse) -> shapes.SitesShape:
     )
 
 
-def site_shape(site: op.SiteSummary) -> shapes.SiteShape:
+def site_shape(site: op.SiteSummary) -> SiteShape:
     """`site NAME`."""
     states, modes = [s.value for s in DeviceState], [m.value for m in COMMANDABLE_MODES]
-    return shapes.SiteShape(
+    return SiteShape(
         **_figures(site),
         classes=[
             shapes.ClassFigures(
@@ -112,7 +113,13 @@ def site_shape(site: op.SiteSummary) -> shapes.SiteShape:
             )
             for p in site.rollup.pools
         ],
+        energy=_energy(site.rollup.energy) if site.rollup.HasField("energy") else None,
     )
+
+
+def _energy(totals: pb.EnergyTotals) -> EnergyFigures:
+    same = [name for name in EnergyFigures.model_fields if name != "ledger"]
+    return EnergyFigures(ledger=totals.ledger_id.hex(), **{name: getattr(totals, name) for name in same})
 
 
 def plan_shape(site: str, answer: op.GetPlanResponse) -> shapes.PlanShape:

@@ -8,6 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from gridpivot import shapes
+from gridpivot.shapes_site import SiteShape
 
 DASH = "-"
 NEAR_PERIODS = 16  # the next two hours: 5 min each for an hour, then 15
@@ -86,7 +87,21 @@ def sites_table(shape: shapes.SitesShape) -> Group:
     )
 
 
-def site_table(shape: shapes.SiteShape) -> Group:
+def mwh(energy_j: int) -> str:
+    """Megawatt-hours with two digits."""
+    return f"{energy_j / 3.6e9:,.2f} MWh"
+
+
+def _energy_rows(shape: SiteShape) -> list[tuple[str, str]]:
+    energy = shape.energy
+    if energy is None:
+        return []
+    loads = " / ".join(map(mwh, (energy.mining_j, energy.ai_j, energy.overhead_j, energy.unattributed_j)))
+    estimated = f", and {mwh(energy.unmetered_j)} estimated" if energy.unmetered_j else ""
+    return [("energy", mwh(energy.import_j) + estimated), ("mining / AI / overhead / other", loads)]
+
+
+def site_table(shape: SiteShape) -> Group:
     """One site, its classes and pools."""
     facts = table(shape.site, "", " ")
     for name, value in (
@@ -99,6 +114,7 @@ def site_table(shape: shapes.SiteShape) -> Group:
             " / ".join(map(mw, (shape.mining_power_w, shape.ai_power_w, shape.overhead_power_w))),
         ),
         ("hashrate", hashes(shape.hashrate_hs)),
+        *_energy_rows(shape),
         (
             "plan",
             f"{shape.plan_epoch or DASH}.{shape.plan_version or DASH} {shape.plan_status or DASH}, {age(shape.plan_age_s)} old",

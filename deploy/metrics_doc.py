@@ -157,6 +157,7 @@ async def agent_rows(directory: Path) -> list[Row]:
             now = Instant(began.monotonic_s + tick, began.unix_s + tick)
             world.advance(now.monotonic_s)
             agent.tick(now)
+        agent.energy.save(now)
         exporter = AgentExporter(agent, cast(Miners, _poller()), clock, per_device=False)
         for _ in range(2):  # CPU use is since the last look
             await exporter.metrics()

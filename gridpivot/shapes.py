@@ -113,13 +113,6 @@ class SitesShape(Document):
     sites: list[SiteFigures]
 
 
-class SiteShape(SiteFigures, Document):
-    """`gridpivot site NAME --json`."""
-
-    classes: list[ClassFigures] = []
-    pools: list[PoolFigures] = []
-
-
 class ClassTargetFigures(Figures):
     """Machines of one class by mode."""
 

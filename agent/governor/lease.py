@@ -272,6 +272,11 @@ class PlanBook:
         live_w = self._live_ceiling(now)
         return {"ceiling_w": live_w} if self.plan.ceiling_w > live_w * 1.0001 else {}
 
+    def fallback_w(self) -> list[float | None]:
+        """Wall power of each pool's fallback limit by the newest plan [W], its lease ended or not; None = it names none."""
+        named = {} if self.plan is None else {target.name: target.fallback_w for target in self.plan.pools}
+        return [named.get(pool.name) for pool in self._inventory.pools]
+
     def _posture(self, plan: pb.Plan) -> Posture:
         """The plan's fallback, else the site's own; a restored plan may name one that only another version knows."""
         known = plan.fallback.posture in set(Posture)

@@ -39,6 +39,7 @@ class LimitOutcome(StrEnum):
     NO_PERMISSION = "no_permission"
     UNSUPPORTED = "unsupported"
     LOST = "lost"
+    NO_GUARD = "no_guard"  # the GPU guard did not take it
     UNVERIFIED = "unverified"  # written, and reading it back failed
     FAILED = "failed"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -17,6 +17,7 @@ import structlog
 from agent.backends import PoolReading
 from agent.gpu.accounting import Members, account, declare, limit_of, shares
 from agent.gpu.bindings import load_bindings
+from agent.gpu.guard_client import GuardAway, GuardClient, away
 from agent.gpu.nvml import Attempt, GpuReading, NvmlReader, Scan
 from agent.gpu.outcomes import REMEDY, LimitOutcome, NvmlOutcome, NvmlRefused
 from agent.gpu.worker import Worker
@@ -27,6 +28,8 @@ from gridpivot.curves import AiPool
 log = structlog.get_logger("agent.gpu")
 CLOSE_WAIT_S = 1.0
 STALE_BEATS = 3.0
+GUARD_WAIT_S = 2.0
+GOVERNOR_DEAD_S = 10.0  # a governor that has not ticked for so long renews no lease
 
 
 class NvmlPools:
@@ -36,6 +39,12 @@ class NvmlPools:
         self, worker: Worker, reader: NvmlReader, members: Sequence[Members], settings: GpuSettings, clock: Clock
     ) -> None:
         self.members = tuple(members)
+        socket = settings.guard_socket
+        deadline_s = min(GUARD_WAIT_S, settings.deadline_s)
+        self._guard = None if socket is None else GuardClient(socket, settings.guard_lease_s, deadline_s)
+        self._guard_said = ""
+        self._fallback_w: dict[str, float] = {}
+        self._held_at_s = float("-inf")
         self.settings = settings
         self._worker, self._reader, self._clock = worker, reader, clock
         self._readings: dict[str, GpuReading] = {}
@@ -75,6 +84,14 @@ class NvmlPools:
         self._wanted_w |= shares(self.members[pool], limit_w, self._readings, self._last_limits_w)
         self._wake.set()
 
+    # -- the Fallbacks face ----------------------------------------------------------------------------------------
+
+    def hold(self, fallback_w: Sequence[float], now: Instant) -> None:
+        """The governor lives, and without it each pool falls back to this [W at the wall]. For a guard only."""
+        self._held_at_s = now.monotonic_s
+        for members, wall_w in zip(self.members, fallback_w, strict=True):
+            self._fallback_w |= shares(members, wall_w, self._readings, self._last_limits_w)
+
     # -- what metrics and tests look at ------------------------------------------------------------------------------
 
     @property
@@ -108,12 +125,18 @@ class NvmlPools:
         finally:
             if self._pending is not None:
                 self._pending.cancel()
+            if self._guard is not None:
+                self._guard.close()
             await asyncio.to_thread(self.close)
 
     async def _scan(self, started_s: float) -> None:
         """One scan within the deadline. While one hangs in the driver no second is begun: it would only queue up."""
+        wanted_w: dict[str, float] = dict(self._wanted_w)
+        if self._guard is not None:
+            self._note_attempts(await self._renew(self._guard, wanted_w, started_s))
+            wanted_w = {}
         if self._pending is None:
-            job = self._worker.submit(self._reader.scan, dict(self._wanted_w), started_s)
+            job = self._worker.submit(self._reader.scan, wanted_w, started_s)
             self._pending, self._pending_at_s = asyncio.wrap_future(job), started_s
         await asyncio.wait([self._pending], timeout=self.settings.deadline_s)
         if not self._pending.done():
@@ -135,13 +158,30 @@ class NvmlPools:
         for reading in scan.readings:
             if not reading.lost:
                 self._last_limits_w[reading.uuid] = limit_of(reading, self._last_limits_w.get(reading.uuid))
-        for uuid, attempt in scan.attempts.items():
+        self._note_attempts(scan.attempts)
+        self._note(NvmlOutcome.OK, "")
+
+    async def _renew(self, guard: GuardClient, wanted_w: dict[str, float], now_s: float) -> Mapping[str, Attempt]:
+        """Limits and leases by the guard, as long as the governor gives signs of life."""
+        if not self._fallback_w or now_s - self._held_at_s > GOVERNOR_DEAD_S:
+            return {}
+        said, attempts = "", {}
+        try:
+            attempts = await guard.renew(wanted_w, self._fallback_w, now_s)
+        except GuardAway as error:
+            said, attempts = str(error), away(wanted_w, str(error), now_s)
+        if said != self._guard_said:
+            (log.warning if said else log.info)("gpu guard", detail=said or "renews again")
+        self._guard_said = said
+        return attempts
+
+    def _note_attempts(self, attempts: Mapping[str, Attempt]) -> None:
+        for uuid, attempt in attempts.items():
             self._limits[attempt.outcome] += 1
             before = self._attempts.get(uuid)
             if attempt.outcome not in _FINE and (before is None or before.outcome is not attempt.outcome):
                 log.warning("gpu limit", uuid=uuid, outcome=attempt.outcome.value, detail=attempt.detail)
             self._attempts[uuid] = attempt
-        self._note(NvmlOutcome.OK, "")
 
     def _note(self, outcome: NvmlOutcome, detail: str) -> None:
         self._scans[outcome] += 1

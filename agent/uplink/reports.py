@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from agent.backends import PoolReading, SiteInventory
 from agent.governor.circuits import achievable_w
-from agent.governor.state import Actions, GovernorState, Orders, Policy
+from agent.governor.state import Actions, GovernorState, Orders, Picture, Policy
 from gridpivot.clock import Instant
 from gridpivot.columns import DeviceTable
 from gridpivot.v1 import telemetry_pb2 as pb
@@ -43,6 +43,12 @@ def states_now(table: DeviceTable) -> npt.NDArray[np.uint8]:
     return np.where(stale, np.uint8(_UNREACHABLE), table["state"])
 
 
+def loads_w(picture: Picture, policy: Policy) -> tuple[float, float, float]:
+    """Mining, AI and overhead [W]. Overhead is at most what the load explains; the rest stays unattributed."""
+    modelled_w = policy.overhead_ratio * 0.7 * (picture.mining_w + picture.ai_w)
+    return picture.mining_w, picture.ai_w, min(max(0.0, picture.overhead_w), modelled_w) if modelled_w else 0.0
+
+
 def rollup(
     state: GovernorState,
     actions: Actions,
@@ -52,6 +58,7 @@ def rollup(
     pools: Sequence[PoolReading],
     plan: tuple[int, int],
     import_energy_j: int | None,
+    energy: pb.EnergyTotals | None,
     spool_records: int,
     now: Instant,
 ) -> pb.SiteRollup:
@@ -72,6 +79,7 @@ def rollup(
         plan_epoch=plan[0],
         plan_version=plan[1],
         spool_records=spool_records,
+        energy=energy,
         commands_total=state.commands_total,
         commands_confirmed_total=state.confirmed_total,
         commands_short_total=state.short_total,
@@ -89,8 +97,7 @@ def rollup(
     )
     if picture.metered_w is not None:
         message.metered_power_w = picture.metered_w
-        modelled_w = policy.overhead_ratio * 0.7 * (picture.mining_w + picture.ai_w)
-        message.overhead_power_w = min(max(0.0, picture.overhead_w), modelled_w) if modelled_w else 0.0
+        message.overhead_power_w = loads_w(picture, policy)[2]
         attributed_w = picture.mining_w + picture.ai_w + message.overhead_power_w
         message.unattributed_power_w = picture.metered_w - attributed_w
     if import_energy_j is not None:

@@ -19,6 +19,7 @@ import structlog
 from controller.fleet.tables import Fleet, SiteLive, Took
 from controller.identity.gate import Certified, Gate, certified
 from controller.link.assembly import Assembly
+from controller.store.energy import energy_of
 from controller.store.lanes import Arrival
 from controller.store.store import Store
 from gridpivot import __version__
@@ -387,6 +388,8 @@ class _Session:
                 case pb.SiteRollup():
                     if max(message.plan_epoch, message.plan_version) > HIGHEST_NUMBER:
                         raise BadReport("plan numbers past 2^63")
+                    if message.HasField("energy"):
+                        energy_of(message.energy)
                     self.live.take_rollup(message, now)
                 case pb.DeviceReport():
                     if self.live.take_report(message, now) is Took.UNKNOWN_INVENTORY:

@@ -19,6 +19,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from controller.store import schema
+from controller.store.energy import EnergyStore, SiteEnergy
 from controller.store.writer import Writer
 from gridpivot.clock import Clock
 from gridpivot.link.cursors import LaneCursor
@@ -37,7 +38,8 @@ class Arrival:
     message: Message | None
 
 
-_Written = tuple[dict[Key, LaneCursor], int, int, int]  # cursors; records fresh, repeated, lost
+# Cursors; records fresh, repeated, lost; energy by site and ledger.
+_Written = tuple[dict[Key, LaneCursor], int, int, int, dict[tuple[str, bytes], tuple[SiteEnergy, int]]]
 
 
 @dataclass(slots=True)
@@ -46,6 +48,7 @@ class _Batch:
     let_go: dict[Key, int] = field(default_factory=dict)
     rows: dict[Table, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     inventories: dict[str, dict[str, Any]] = field(default_factory=dict)
+    energy: dict[tuple[str, bytes], tuple[SiteEnergy, int]] = field(default_factory=dict)
     done: asyncio.Future[_Written] | None = None
 
 
@@ -56,6 +59,7 @@ class LaneStore:
         self._writer, self._readers, self._clock = writer, readers, clock
         self._cursors: dict[Key, LaneCursor] = {}
         self._batch: _Batch | None = None
+        self.energy = EnergyStore(readers)
         self.records_committed = 0
         self.records_repeated = 0
         self.records_lost = 0
@@ -138,6 +142,7 @@ class LaneStore:
                 "plan_version": message.plan_version,
             }
             batch.rows[schema.rollups].append(identity | row | {"payload": message.SerializeToString()})
+            self.energy.note(batch.energy, key[0], message)
         elif isinstance(message, pb.Inventory):
             batch.inventories[key[0]] = {
                 "site": key[0],
@@ -163,6 +168,7 @@ class LaneStore:
             await connection.execute(insert(table).on_conflict_do_nothing(), rows)
         if batch.inventories:
             await _upsert(connection, schema.inventories, ("site",), list(batch.inventories.values()))
+        await self.energy.write(connection, batch.energy)
         now_ms = self._clock.now().unix_ms
         rows = [
             {
@@ -177,10 +183,11 @@ class LaneStore:
         ]
         if rows:
             await _upsert(connection, schema.lane_cursors, ("site", "boot_id", "lane"), rows)
-        return cursors, fresh, repeated, lost
+        return cursors, fresh, repeated, lost, batch.energy
 
     def _written(self, result: _Written) -> None:
-        cursors, fresh, repeated, lost = result
+        cursors, fresh, repeated, lost, energy = result
+        self.energy.written(energy)
         self._cursors.update(cursors)
         self.records_committed += fresh
         self.records_repeated += repeated

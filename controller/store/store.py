@@ -52,6 +52,7 @@ class Store:
                 f"{path}: store cannot be opened: {cause}; check the directory and its owner"
             ) from error
         store.writer.start()
+        await store.lanes.energy.load()
         return store
 
     async def close(self) -> None:

@@ -87,7 +87,14 @@ def exposure(unit: Path) -> float:
 
 @pytest.mark.parametrize(
     ("service", "drop_ins"),
-    [("controller", ()), ("agent", ()), ("agent", ("gpu",)), ("agent", ("gpu", "gpu-limits"))],
+    [
+        ("controller", ()),
+        ("agent", ()),
+        ("agent", ("gpu",)),
+        ("agent", ("gpu", "gpu-guard")),
+        ("agent", ("gpu", "gpu-limits")),
+        ("gpu-guard", ()),
+    ],
 )
 def test_service_is_hardened_with_every_drop_in_that_we_ship(
     tmp_path: Path, service: str, drop_ins: tuple[str, ...]
@@ -100,7 +107,7 @@ def test_service_is_hardened_with_every_drop_in_that_we_ship(
     assert exposure(Path(unit)) <= EXPOSURE_MAX
 
 
-@pytest.mark.parametrize("service", ["agent", "controller"])
+@pytest.mark.parametrize("service", ["agent", "controller", "gpu-guard"])
 def test_unit_has_no_word_that_systemd_does_not_know(tmp_path: Path, service: str) -> None:
     text = (DEPLOY / "systemd" / f"gridpivot-{service}.service").read_text()
     # verify wants the program to exist: ours is not installed here, /bin/true is.

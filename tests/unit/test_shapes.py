@@ -14,6 +14,7 @@ from gridpivot import dispatch_shapes, shapes
 from gridpivot import shapes_identity as identity
 from gridpivot.shapes import Document
 from gridpivot.shapes_backtest import AccountFigures, BacktestShape
+from gridpivot.shapes_site import EnergyFigures, SiteShape
 
 pytestmark = pytest.mark.unit
 
@@ -45,6 +46,7 @@ FLEET = {
     "last_dispatch_reason": "interval",
     "reports_received": 12,
 }
+ENERGY = {"ledger": "0f" * 16} | dict.fromkeys(list(EnergyFigures.model_fields)[1:], 7_200_000)
 ACCOUNT = dict.fromkeys(AccountFigures.model_fields, 1.5)
 EXAMPLES: dict[str, Document] = {
     "agent_token": identity.AgentTokenShape(token="gpt1.AAAA", token_id="a1", site="falcon-1", expires_at=NOON),
@@ -77,7 +79,7 @@ EXAMPLES: dict[str, Document] = {
     ),
     "released": identity.ReleasedShape(event_id="event-1", sites=["falcon-1"], audit_id="audit-1"),
     "sites": shapes.SitesShape(fleet=FLEET, sites=[SITE]),
-    "site": shapes.SiteShape(**SITE, classes=[CLASS], pools=[POOL]),
+    "site": SiteShape(**SITE, classes=[CLASS], pools=[POOL], energy=ENERGY),
     "plan": shapes.PlanShape(
         site="falcon-1",
         epoch=3,

@@ -137,6 +137,7 @@ def summed(world: World):
         agent.pool_readings,
         (1, 1),
         5,
+        None,
         0,
         world.now(),
     )

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from controller.dispatch.grid import fixed_import_w
 from controller.dispatch.inputs import ClassState, FleetState, PoolState, PriceStep, SiteState, Window
+from controller.dispatch.ladder import complete
 from controller.dispatch.parameters import Parameters
 from controller.dispatch.solve import Planner
 from gridpivot.curves import gpu_pool, miner_class
@@ -87,8 +88,36 @@ def test_every_state_has_a_plan_that_keeps_ceilings_and_counts(drawn, floor_hs, 
             loads += pool.expected_w
             assert pool.expected_w <= pool.max_w + 1.0 <= pool_state.pool.max_w + 2.0
             assert 0 <= pool.fallback_w <= pool_state.pool.max_w
+        assert_fallback_fits(site, decided)
         import_w = site.fixed_w + (1 + site.overhead_ratio) * loads
         assert import_w == pytest.approx(decided.expected_power_w, rel=1e-6, abs=5.0)
+
+
+def assert_fallback_fits(site, decided):
+    """Fallback limits, mining as last commanded (or as planned, class by class the higher), the rest of the site and the
+    worst overhead stay under the ceiling in force; where mining alone is too much AI falls back to nothing."""
+    mining_w = 0.0
+    for state, chosen in zip(site.classes, decided.classes, strict=True):
+        modes = state.miner_class.modes
+        watts = [modes[m].power_w if m in modes else 0.0 for m in list(Mode)[1:]]
+        obeyed = [n * w for n, w in zip(state.commanded, watts, strict=True) if w]
+        planned_w = sum(n * w for n, w in zip(chosen.machines, watts, strict=True))
+        commanded_w = min(sum(obeyed), state.available * max(watts))
+        if all(m in modes for m, n in zip(list(Mode)[1:], state.commanded, strict=True) if n):
+            planned_w = max(planned_w, commanded_w)
+        mining_w += planned_w + state.silent_power_w
+    ai_w = sum(p.fallback_w for p in decided.pools)
+    worst_w = site.fixed_w + (1 + 1.1 * site.overhead_ratio) * (mining_w + ai_w)
+    assert ai_w == 0.0 or worst_w <= decided.ceiling_w * (1 + 1e-6) + 5.0
+
+
+@settings(derandomize=True, max_examples=25, deadline=None)
+@given(st.lists(sites("x"), min_size=1, max_size=2))
+def test_plan_from_the_ladder_falls_back_inside_the_ceiling_too(drawn):
+    named = tuple(replace(s, name=f"s{i}") for i, s in enumerate(drawn))
+    fleet = FleetState(named, 48.0, 0.0, 1.0)
+    for site, decided in zip(named, complete(None, "no solver", None, fleet, Parameters()).sites, strict=True):
+        assert_fallback_fits(site, decided)
 
 
 @settings(derandomize=True, max_examples=25, deadline=None)
