@@ -23,7 +23,8 @@ from agent.energy_book import EnergyBook
 from agent.governor.decide import decide
 from agent.governor.fallback import SlowRise, fallbacks_w
 from agent.governor.gates import pools_dead
-from agent.governor.lease import PlanBook, PlanJournal, SitePolicy
+from agent.governor.journal import PlanJournal
+from agent.governor.lease import PlanBook, SitePolicy
 from agent.governor.meter_watch import MeterWatch
 from agent.governor.recall import Recall
 from agent.governor.state import Actions, GovernorState, Orders, Policy, Sensed
