@@ -20,9 +20,9 @@ from agent.asic.inventory_file import DeviceRow, InventoryFile, read_header, rea
 from agent.asic.probing import Finding, Probing, search
 from agent.asic.ranges import MANY_ADDRESSES, AddressRange, addresses, parse_ranges
 from agent.asic.transport import Endpoint
-from agent.limits import raise_file_limit
 from gridpivot import console
 from gridpivot.errors import SettingsError
+from gridpivot.limits import raise_file_limit
 from gridpivot.shapes import DiscoveredShape, DiscoveryShape
 
 CHECK_NOTE = "hashrate and power were taken from what these machines read now: check them against the maker's sheet"

@@ -25,7 +25,6 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from agent.backends import Coils, Fallbacks, Meter, MeterSample, Miners, PoolReading, Pools, RowArray, SiteInventory
 from agent.exporter import AgentExporter
-from agent.limits import raise_file_limit
 from agent.settings import AgentSettings
 from agent.site import MOST_RATIO, Beats, Hardware, SiteAgent
 from agent.status import status_of
@@ -35,6 +34,7 @@ from gridpivot.columns import DeviceTable
 from gridpivot.curves import AiPool
 from gridpivot.errors import GridpivotError, Refused, SettingsError
 from gridpivot.httpd import HttpServer, answer
+from gridpivot.limits import raise_file_limit
 from gridpivot.link.credentials import KeyPair, client_credentials, read_public, read_secret
 from gridpivot.vocabulary import EventKind, Mode, Stage
 

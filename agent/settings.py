@@ -69,6 +69,7 @@ class GovernorSettings(Section):
     min_off_s: float = Field(default=30.0, ge=0)
     cycles_per_day: float = Field(default=0.0, ge=0, le=1000)  # sleeps by economics; 0 = no limit
     fans_off_after_s: float = Field(default=300.0, ge=0, le=86_400)
+    still_shed_after_s: float = Field(default=60.0, ge=0, le=86_400)  # 0 = leave it to the firmware
     event_lead_s: float = Field(default=30.0, ge=0)
 
 
@@ -202,5 +203,6 @@ class AgentSettings(Section):
             circuits=tuple(entry.limit() for entry in self.limits),
             fans=tuple(ContainerFans(fan.container, fan.power_w) for fan in self.fans),
             fans_off_after_s=g.fans_off_after_s,
+            still_shed_after_s=g.still_shed_after_s,
             switches=tuple(CircuitSwitch(switch.level, switch.name) for switch in self.switches),
         )

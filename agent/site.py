@@ -28,6 +28,7 @@ from agent.governor.meter_watch import MeterWatch
 from agent.governor.recall import Recall
 from agent.governor.state import Actions, GovernorState, Orders, Policy, Sensed
 from agent.notices import Notices
+from agent.uplink.beat import DeviceBeat
 from agent.uplink.reports import event, inventory_message, loads_w, rollup
 from agent.uplink.session import Uplink, UplinkTarget
 from gridpivot.clock import Clock, Instant
@@ -127,6 +128,7 @@ class SiteAgent:
         self._notices = Notices(lambda kind, message, figures=None: self.say(kind, message, figures))
         self._quiet = False
         self._next_devices_s = float("inf")
+        self.device_beat = DeviceBeat(beats.devices_s)
 
     async def run(self) -> None:
         """Govern and report until cancelled."""
@@ -188,8 +190,8 @@ class SiteAgent:
             if now.monotonic_s >= next_rollup_s and self._seen_anything(now):
                 next_rollup_s = now.monotonic_s + self.beats.rollup_s - 0.05
                 self._send_rollup(now)
-            if now.monotonic_s >= self._next_devices_s:
-                self._next_devices_s = now.monotonic_s + self.beats.devices_s - 0.05
+            if now.monotonic_s >= self._next_devices_s and self._devices_may_go():
+                self._next_devices_s = now.monotonic_s + self.device_beat.beat_s - 0.05
                 self._send_devices(now)
             due_s += self.beats.governor_s
             pause_s = due_s - self._clock.now().monotonic_s
@@ -197,6 +199,23 @@ class SiteAgent:
                 self.counters.late_ticks_total += 1
                 due_s -= pause_s
             await asyncio.sleep(max(0.0, pause_s))
+
+    def _devices_may_go(self) -> bool:
+        """On a thin link the tables come slower, and never two at once; it is said when that begins and ends."""
+        if self.uplink is None or not self.uplink.state.connected:
+            return True
+        if self.uplink.tables_under_way():
+            return False
+        changed = self.device_beat.after(self.uplink.state.device_ack_s)
+        if changed is not None:
+            beat_s = self.device_beat.beat_s
+            told = (
+                f"the link is thin: device tables every {beat_s:.0f} s"
+                if changed
+                else "device tables at their own beat"
+            )
+            self.say(EventKind.REPORTS_THINNED, told, {"devices_beat_s": beat_s})
+        return True
 
     def _seen_anything(self, now: Instant) -> bool:
         """No roll-up before the first sweep: a plan made from it would count every miner as silent."""
@@ -378,6 +397,7 @@ class SiteAgent:
             0 if self.uplink is None else self.uplink.waiting(),
             now,
         )
+        message.devices_beat_s = self.device_beat.beat_s
         self.counters.rollups_total += 1
         self._send(wire.LANE_SITE, message)
 

@@ -105,7 +105,7 @@ def init(
     import datetime as dt
     import socket
 
-    from controller.identity import make_identity
+    from controller.identity.files import make_identity
 
     settings = _settings(config, state_dir)
     hosts = host or [socket.getfqdn(), "localhost", "127.0.0.1"]

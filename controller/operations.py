@@ -19,6 +19,7 @@ from controller.events.calls import least_end_ms, sold_of
 from controller.events.windows import Order, OrderKind, Orders, grid_event, override
 from controller.fleet.state import Memory, SiteTerms, fleet_state, own_ceiling_w
 from controller.fleet.tables import Fleet
+from controller.identity.caller import Caller
 from controller.markets.book import MarketBook
 from controller.store.ledger import Audited, AuditEntry, Ledger, OrderRow, new_id
 from gridpivot.clock import Clock, Instant
@@ -104,7 +105,7 @@ class Operations:
         return site
 
     async def set_override(
-        self, site: str, ceiling_w: float | None, for_s: float | None, reason: str, key: str, actor: str
+        self, site: str, ceiling_w: float | None, for_s: float | None, reason: str, key: str, caller: Caller
     ) -> OverrideDone:
         """Lower a site's ceiling, or (None) release what operators lowered; raises Refused."""
         now = self.clock.now()
@@ -118,13 +119,13 @@ class Operations:
         elif not reason.strip():
             raise Refused("a reason is needed; it goes into the audit record (--reason)")
         effective = after.effective_ceiling_w(name, self._own_w(name), now)
-        entry = AuditEntry(
-            actor,
+        entry = _entry(
+            caller,
             "override" if new is not None else "override-release",
             reason,
             json.dumps({"site": name, "ceiling_w": ceiling_w, "for_s": for_s}),
             json.dumps({"ceiling_w": effective}),
-            _key(key, actor),
+            key,
         )
         changed = [after.by_id[o.order_id] for o in standing] + ([new] if new is not None else [])
         done = await self._record(entry, changed, now)
@@ -140,7 +141,7 @@ class Operations:
         ends_at_unix_ms: int | None,
         reason: str,
         key: str,
-        actor: str,
+        caller: Caller,
         product: str = "",
     ) -> EventDone:
         """A grid event; "*" means all sites. A call of a sold `product` may come without a ceiling. Raises Refused."""
@@ -156,17 +157,45 @@ class Operations:
             product,
             now,
         )
-        entry = AuditEntry(
-            actor,
+        entry = _entry(
+            caller,
             "event",
             reason,
             event.to_json(),
             json.dumps({"event_id": event.order_id, "sites": event.sites}),
-            _key(key, actor),
+            key,
         )
         done = await self._record(entry, [event], now)
         answer = json.loads(done.response)
         return EventDone(answer["event_id"], tuple(answer["sites"]), done.audit_id, done.repeated)
+
+    async def release_event(self, event_id: str, reason: str, key: str, caller: Caller) -> EventDone:
+        """End a grid event before its time, or one without an end; raises Refused for one that is not to be ended."""
+        now = self.clock.now()
+        event = self.orders.by_id.get(event_id)
+        if event is None or event.kind is not OrderKind.EVENT:
+            raise Refused(f"no grid event {event_id!r}; see gridpivot event list")
+        if event.over(now) and event.released_at_unix_ms is None:
+            raise Refused(f"grid event {event_id} has ended already")
+        if not reason.strip():
+            raise Refused("a reason is needed; it goes into the audit record (--reason)")
+        after = self.orders.releasing((event_id,), now)
+        request = json.dumps({"event_id": event_id})
+        answer = json.dumps({"event_id": event_id, "sites": event.sites})
+        done = await self._record(
+            _entry(caller, "event-release", reason, request, answer, key), [after.by_id[event_id]], now
+        )
+        return EventDone(event_id, event.sites, done.audit_id, done.repeated)
+
+    def events(self, now: Instant, *, ended: bool = False) -> list[tuple[Order, str, float]]:
+        """Orders with their state (to_come, active, ended) and their lowest ceiling [W], by start."""
+        lines = []
+        for order in sorted(self.orders.by_id.values(), key=lambda o: o.starts_at_unix_ms):
+            state = "ended" if order.over(now) else "active" if order.active(now) else "to_come"
+            sites = [site for site in order.sites if site in self.terms]
+            if sites and (ended or state != "ended"):
+                lines.append((order, state, min(order.ceiling_for(site, self._own_w(site)) for site in sites)))
+        return lines
 
     def imagined(
         self,
@@ -265,7 +294,11 @@ class Operations:
         return own_ceiling_w(self.terms[site], self.fleet[site].rollup)
 
 
-def _key(key: str, actor: str) -> str:
+def _entry(caller: Caller, action: str, reason: str, request: str, response: str, key: str) -> AuditEntry:
+    """What is recorded of a call. A key belongs to its caller: two who take the same one do not meet."""
     if len(key) > 100:
         raise Refused("idempotency key longer than 100 characters")
-    return f"{actor}:{key}" if key else ""
+    own_key = f"{caller.name}:{key}" if key else ""
+    return AuditEntry(
+        caller.name, action, reason, request, response, own_key, role=caller.role.value, origin=caller.origin
+    )

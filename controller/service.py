@@ -12,12 +12,18 @@ import grpc
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from controller.api.identities import IdentityDecisions
 from controller.api.servicer import OperatorServicer
 from controller.board import PlanBoard
 from controller.dispatch.solve import Planner
 from controller.exporter import FleetCollector, LinkFigures, metrics_route, registry
 from controller.fleet.state import SiteTerms
 from controller.fleet.tables import Fleet
+from controller.identity.enrolment import Enrolment
+from controller.identity.files import load_ca
+from controller.identity.gate import open_gate
+from controller.identity.upkeep import OwnCertificate, enrolment_terms
+from controller.link.enrolment import EnrolmentServicer
 from controller.link.servicer import LinkTiming, SessionServicer
 from controller.markets.book import MarketBook
 from controller.markets.polling import MarketPoller
@@ -32,15 +38,14 @@ from gridpivot.errors import GridpivotError, SettingsError
 from gridpivot.httpd import TEXT, HttpServer, Reply, Route, answer
 from gridpivot.link.credentials import (
     SERVER_OPTIONS,
-    KeyPair,
-    operator_server_credentials,
+    dynamic_operator_credentials,
+    dynamic_session_credentials,
     read_public,
     read_secret,
-    session_server_credentials,
 )
 from gridpivot.observability import get_logger
 from gridpivot.plan import key_id
-from gridpivot.v1 import operator_pb2_grpc, session_pb2_grpc
+from gridpivot.v1 import enrolment_pb2_grpc, operator_pb2_grpc, session_pb2_grpc
 
 PURGE_EVERY_S = 3_600.0
 PRICES_EVERY_S = 2.0  # how soon a changed price file is noticed
@@ -103,7 +108,8 @@ class ControllerService:
     async def _start(self, stack: AsyncExitStack) -> Ports:
         settings, clock = self.settings, self.clock
         tls = settings.tls
-        own = KeyPair(read_secret(settings.path(tls.key)), read_public(settings.path(tls.certificate)))
+        authority = load_ca(settings)
+        own = OwnCertificate(settings, authority, clock)
         ca_pem = read_public(settings.path(tls.ca))
         token = read_secret(settings.path(tls.operator_token_file)).decode().strip()
         signer = read_signer(settings)
@@ -131,6 +137,7 @@ class ControllerService:
         )
         store = await Store.open(settings.state_dir / "controller.db", clock)
         stack.push_async_callback(store.close)
+        gate = await open_gate(store.identities, clock, token)
         fleet = Fleet((s.name, s.region) for s in settings.sites)
         board = PlanBoard(store.ledger.record_status)
         memory = SiteMemory(fleet, book, store.peaks, clock, {s.name: s.tariff for s in settings.sites}, dispatch.speed)
@@ -171,7 +178,15 @@ class ControllerService:
         await settling.restore()
         self.operations, self.loop = operations, loop
         timing = LinkTiming(settings.link.heartbeat_ms, settings.link.dead_after_ms, settings.link.window_bytes)
-        sessions = SessionServicer(fleet, store, board, timing, clock)
+        sessions = SessionServicer(fleet, store, board, timing, clock, gate)
+        gate.on_change = sessions.look_again
+        enrolment = Enrolment(
+            authority, enrolment_terms(settings, signer), store.identities, gate, clock, terms.__contains__
+        )
+        enrolments: dict[str, int] = {}
+        answering = OperatorServicer(
+            operations, loop, gate, IdentityDecisions(store.identities, store.ledger, gate, clock)
+        )
 
         def link_figures() -> LinkFigures:
             counters = sessions.counters
@@ -184,12 +199,20 @@ class ControllerService:
         operator = await self._grpc(
             stack,
             settings.listen.operator_port,
-            operator_server_credentials(own),
-            OperatorServicer(operations, loop, token),
+            dynamic_operator_credentials(own.pair, own.watcher()),
+            answering,
+            EnrolmentServicer(enrolment, clock, enrolments),
         )
         session = await self._grpc(
-            stack, settings.listen.session_port, session_server_credentials(ca_pem, own), sessions
+            stack,
+            settings.listen.session_port,
+            dynamic_session_credentials(ca_pem, own.pair, own.watcher()),
+            answering,
+            EnrolmentServicer(enrolment, clock, enrolments),
+            sessions,
         )
+        stack.push_async_callback(_cancel, asyncio.create_task(gate.run(), name="gate"))
+        stack.push_async_callback(_cancel, asyncio.create_task(own.run(), name="certificate"))
         self._loop_task = asyncio.create_task(loop.run(), name="planner")
         stack.push_async_callback(_cancel, self._loop_task)
         stack.push_async_callback(_cancel, asyncio.create_task(self._purge(store), name="purge"))
@@ -206,13 +229,16 @@ class ControllerService:
         stack: AsyncExitStack,
         port: int,
         credentials: grpc.ServerCredentials,
-        servicer: SessionServicer | OperatorServicer,
+        answering: OperatorServicer,
+        enrolment: EnrolmentServicer,
+        sessions: SessionServicer | None = None,
     ) -> int:
+        """One port; operators and enrolment are on both, each with its own way to recognise a caller."""
         server = grpc.aio.server(options=list(SERVER_OPTIONS))
-        if isinstance(servicer, SessionServicer):
-            session_pb2_grpc.add_SessionServiceServicer_to_server(servicer, server)
-        else:
-            operator_pb2_grpc.add_OperatorServiceServicer_to_server(servicer, server)
+        operator_pb2_grpc.add_OperatorServiceServicer_to_server(answering, server)
+        enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(enrolment, server)
+        if sessions is not None:
+            session_pb2_grpc.add_SessionServiceServicer_to_server(sessions, server)
         address = f"{self.settings.listen.host}:{port}"
         try:
             bound = server.add_secure_port(address, credentials)
@@ -221,8 +247,8 @@ class ControllerService:
         await server.start()
 
         async def stop() -> None:
-            if isinstance(servicer, SessionServicer):
-                await servicer.shut_down()
+            if sessions is not None:
+                await sessions.shut_down()
             await server.stop(GRACE_S)
 
         stack.push_async_callback(stop)

@@ -76,6 +76,7 @@ class ListenSettings(Section):
     operator_port: int = Field(default=7444, ge=0, le=65_535)  # server-only TLS: operators, enrolment
     http_host: str = "127.0.0.1"
     http_port: int = Field(default=9640, ge=0, le=65_535)  # /metrics, /healthz, /readyz
+    advertise: str | None = None  # name or address that sites dial; none = first name of the server's certificate
 
 
 class TlsSettings(Section):
@@ -86,6 +87,7 @@ class TlsSettings(Section):
     key: Path = Path("tls/server.key")
     planner_key: Path = Path("planner.key")  # Ed25519, PEM
     operator_token_file: Path = Path("operator.token")
+    site_days: float = Field(default=30.0, gt=0, le=825)  # life of a site's certificate; it renews from half of it
 
 
 class LinkSettings(Section):

@@ -2,6 +2,7 @@
 
 A container is managed when its fans are declared; others are taken to breathe by themselves. Fans start before the
 first wake and stop only when every machine inside has been seen asleep for a while: a silent machine may be hashing.
+Fans that stand while machines hash put them to sleep, whatever the plan wants: the thermal interlock.
 """
 
 from __future__ import annotations
@@ -66,3 +67,26 @@ def breathe(
         if runs is not False and now_s - since_s >= policy.fans_off_after_s:
             commands.append(FanCommand(fan.container, False))
     return Air(still, tuple(commands), rise_w)
+
+
+def overheating(state: GovernorState, sensed: Sensed, policy: Policy, now_s: float) -> BoolArray:
+    """Rows to put to sleep: their container's fans have been seen standing for `still_shed_after_s`.
+
+    Only what is proven still counts: a fan controller that does not answer refuses wakes, it sheds nobody.
+    """
+    hot = np.zeros(len(state.desired), dtype=bool)
+    place = next((g for g in state.inventory.groupings if g.level == "container"), None)
+    if place is None or sensed.airflow is None or not policy.still_shed_after_s:
+        return hot
+    for fan in policy.fans:
+        if fan.container not in place.names:
+            continue
+        inside = place.index == place.names.index(fan.container)
+        awake = inside & (state.desired != SLEEP)
+        if sensed.airflow.get(fan.container) is not False or not awake.any():
+            state.still_since_s.pop(fan.container, None)
+            continue
+        since_s = state.still_since_s.setdefault(fan.container, now_s)
+        if now_s - since_s >= policy.still_shed_after_s:
+            hot |= awake
+    return hot

@@ -12,7 +12,7 @@ import numpy as np
 
 from agent.backends import RowArray
 from agent.governor.ai import Wish, cut, lower, raise_limits, wishes
-from agent.governor.airflow import breathe
+from agent.governor.airflow import breathe, overheating
 from agent.governor.estimate import Estimate, effective_limits, estimate, note_moves
 from agent.governor.gates import admit_wakes
 from agent.governor.last_resort import open_switches
@@ -119,6 +119,9 @@ def _act(tick: _Tick, sensed: Sensed, standing: Standing, now: Estimate, orders:
     limits = effective_limits(state, sensed, now_s)
     wish_list = wishes(state, sensed, limits, orders, policy)
     _restart(tick, sensed, standing, now, target_w)
+    hot = np.flatnonzero(overheating(state, sensed, policy, now_s) & ~standing.locked)
+    if len(hot):
+        tick.command(hot, Mode.SLEEP, "no_airflow")
     trusted, full = now.trust is MeterTrust.TRUSTED, policy.stage is Stage.FULL
     gap_w = max(0.0, now.likely_w - now.base_w)
     # A small part of an AI step may be covered by fast mining after the fact.

@@ -75,6 +75,7 @@ class Policy:
     circuits: tuple[CircuitLimit, ...] = ()
     fans: tuple[ContainerFans, ...] = ()
     fans_off_after_s: float = 300.0
+    still_shed_after_s: float = 60.0  # fans proven to stand while machines hash; 0 = leave it to the firmware
     switches: tuple[CircuitSwitch, ...] = ()
 
 
@@ -251,6 +252,7 @@ class GovernorState:
         self.over_since_s: float | None = None  # the meter is over the guard line
         self.opened: dict[str, float] = {}  # switches opened, and when
         self.cold_since_s: dict[str, float] = {}  # containers where every machine sleeps
+        self.still_since_s: dict[str, float] = {}  # containers whose fans stand while machines are awake
         self.pools = [PoolMemory() for _ in inventory.pools]
         self.shed_tails: deque[tuple[float, float]] = deque()  # (until, watts): confirmed, maybe not on the meter yet
         self.ai_tails: deque[tuple[float, float]] = deque()  # the part of shed_tails that made room for AI

@@ -23,6 +23,7 @@ from gridpivot.errors import SpoolError
 from gridpivot.link.credentials import CLIENT_OPTIONS
 from gridpivot.link.heartbeat import LinkWatch, backoff_s
 from gridpivot.link.lanes import LANES, Lane, Outbox, Pending
+from gridpivot.link.pace import PART_BYTES, Allowance, Pace
 from gridpivot.v1 import plan_pb2, session_pb2_grpc
 from gridpivot.v1 import session_pb2 as wire
 
@@ -33,6 +34,8 @@ WRITE_DEADLINE_S = 10.0
 FETCH_DEADLINE_S = 10.0
 LONGEST_PAUSE_S = 60.0  # whatever a goaway asks for
 FIRST_WINDOW_BYTES = 512 * 1024
+# Six hours of roll-ups are 7 MB: back within a minute, and forty sites together stay under a tenth of what a controller takes.
+BACKLOG_BYTES_PER_S = 256 * 1024.0
 Stream = grpc.aio.StreamStreamCall[wire.SessionRequest, wire.SessionResponse]
 
 
@@ -55,6 +58,7 @@ class UplinkState:
     sessions_total: int = 0
     records_sent_total: int = 0
     records_acked_total: int = 0
+    device_ack_s: float | None = None  # from spooling to acknowledgement, of the newest device table
 
 
 class Uplink:
@@ -76,6 +80,10 @@ class Uplink:
         self._on_link, self._inventory_wanted = on_link, inventory_wanted
         self.state = UplinkState()
         self.outbox = Outbox(FIRST_WINDOW_BYTES)
+        self.pace = Pace()
+        self._backlog = Allowance(BACKLOG_BYTES_PER_S, BACKLOG_BYTES_PER_S)
+        self._cut: list[_Cut] = []  # records of which a part is still to be sent, the most urgent last
+        self._tables: dict[int, float] = {}  # device tables of this session: sequence number to when it was spooled
         self._undurable: dict[Lane, set[int]] = {lane: set() for lane in LANES}
         self._more = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -85,9 +93,16 @@ class Uplink:
 
     def send(self, lane: Lane, kind: int, payload: bytes) -> int:
         """Spool a record and send it when its turn comes; returns its sequence number."""
-        seq = self.spool.append(lane, kind, payload, self._clock.now().unix_ms)
+        now = self._clock.now()
+        seq = self.spool.append(lane, kind, payload, now.unix_ms)
         self._undurable[lane].add(seq)
+        if lane == wire.LANE_DEVICES and self.state.connected:
+            self._tables[seq] = now.monotonic_s
         return seq
+
+    def tables_under_way(self) -> int:
+        """Device tables of this session that are not acknowledged (count)."""
+        return len(self._tables)
 
     def waiting(self) -> int:
         """Records that are not acknowledged, those not yet on disk included (count)."""
@@ -106,6 +121,9 @@ class Uplink:
     def _forget(self, lane: Lane, seqs: Sequence[int]) -> None:
         self._undurable[lane].difference_update(seqs)
         self.outbox.forget(lane, seqs)
+        if lane == wire.LANE_DEVICES:
+            for seq in seqs:
+                self._tables.pop(seq, None)
 
     def _add(self, records: Sequence[Pending]) -> None:
         for record in records:
@@ -161,6 +179,8 @@ class Uplink:
     async def _speak(self, stream: Stream) -> tuple[float, str]:
         now = self._clock.now()
         self.outbox.restart()
+        self._cut.clear()
+        self._tables.clear()
         hello = self._hello()
         hello.boot_id = self.spool.opened.boot_id
         hello.agent_version = __version__
@@ -195,6 +215,9 @@ class Uplink:
         for ack in welcome.acked:
             self.spool.delete(ack.lane, self.outbox.acked(ack))
         self.outbox.window_bytes = welcome.window_bytes or FIRST_WINDOW_BYTES
+        # What the last session found out of the link is where this one begins.
+        first = min(max(self.pace.window_bytes, Pace().window_bytes), 256.0 * 1024)
+        self.pace = Pace(window_bytes=first, most_bytes=float(self.outbox.window_bytes))
         self.state.connected, self.state.since_s = True, now_s
         self.state.sessions_total += 1
         self._on_link(True, "")
@@ -213,11 +236,7 @@ class Uplink:
             watch.heard(self._clock.now().monotonic_s)
             match response.WhichOneof("kind"):
                 case "acks":
-                    for ack in response.acks.lanes:
-                        done = self.outbox.acked(ack)
-                        self.state.records_acked_total += len(done)
-                        self.spool.delete(ack.lane, done)
-                    self._more.set()
+                    self._acked(response.acks)
                 case "plan":
                     self._on_plan(response.plan)
                 case "heartbeat":
@@ -228,6 +247,18 @@ class Uplink:
                 case _:
                     pass
 
+    def _acked(self, acks: wire.LaneAcks) -> None:
+        now_s = self._clock.now().monotonic_s
+        self.pace.received(acks.received_bytes, now_s)
+        for ack in acks.lanes:
+            done = self.outbox.acked(ack)
+            self.state.records_acked_total += len(done)
+            self.spool.delete(ack.lane, done)
+            if ack.lane == wire.LANE_DEVICES:
+                for seq in sorted(set(done) & self._tables.keys()):
+                    self.state.device_ack_s = now_s - self._tables.pop(seq)
+        self._more.set()
+
     async def _write(self, stream: Stream, watch: LinkWatch) -> tuple[float, str]:
         while True:
             now_s = self._clock.now().monotonic_s
@@ -236,27 +267,75 @@ class Uplink:
             if watch.due(now_s):
                 beat = wire.Heartbeat(monotonic_ms=round(now_s * 1000), echo_monotonic_ms=watch.peer_monotonic_ms)
                 await self._put(stream, wire.SessionRequest(heartbeat=beat))
-            record = self.outbox.take()
-            if record is not None:
-                await self._send_record(stream, record)
-                continue
             self._more.clear()
+            if self.pace.may_send(PART_BYTES if self.pace.slow else 1) and await self._send_next(stream):
+                continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(watch.heartbeat_s / 2):
                     await self._more.wait()
 
-    async def _send_record(self, stream: Stream, record: Pending) -> None:
+    async def _send_next(self, stream: Stream) -> bool:
+        """One record, or one part of one; False when nothing waits that may go now."""
+        now_s = self._clock.now().monotonic_s
+        above = self._cut[-1].pending.lane if self._cut else None
+        record = self.outbox.take(backlog=self._backlog.has(now_s), above=above)
+        if record is not None:
+            body = await self._fetch(record)
+            if body is None:
+                self.outbox.forget(record.lane, (record.seq,))
+                return True
+            if record.backlog:
+                self._backlog.took(record.size)
+            self._cut.append(_Cut(record, body))
+        if not self._cut:
+            return False
+        cut = self._cut[-1]
+        piece = cut.next(PART_BYTES if self.pace.slow else len(cut.body.payload))
+        if cut.done:
+            self._cut.pop()
+            self.state.records_sent_total += 1
+        self.pace.sent(len(piece.payload), now_s)
+        await self._put(stream, wire.SessionRequest(batch=wire.LaneBatch(lane=cut.pending.lane, records=[piece])))
+        return True
+
+    async def _fetch(self, record: Pending) -> wire.LaneRecord | None:
         try:
             async with asyncio.timeout(FETCH_DEADLINE_S):
-                body = await asyncio.wrap_future(self.spool.fetch(record))
+                return await asyncio.wrap_future(self.spool.fetch(record))
         except TimeoutError:
             raise SpoolError(f"the spool gave no record for {FETCH_DEADLINE_S:.0f} s; check the disk") from None
-        if body is None:
-            self.outbox.forget(record.lane, (record.seq,))
-            return
-        await self._put(stream, wire.SessionRequest(batch=wire.LaneBatch(lane=record.lane, records=[body])))
-        self.state.records_sent_total += 1
 
     async def _put(self, stream: Stream, request: wire.SessionRequest) -> None:
         async with asyncio.timeout(WRITE_DEADLINE_S):
             await stream.write(request)
+
+
+class _Cut:
+    """A record on its way out, piece by piece; the size of its pieces is fixed by the first."""
+
+    def __init__(self, pending: Pending, body: wire.LaneRecord) -> None:
+        self.pending, self.body = pending, body
+        self._piece_bytes = 0
+        self._part = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether its last piece was taken."""
+        return self._part * self._piece_bytes >= max(1, len(self.body.payload)) and self._part > 0
+
+    def next(self, piece_bytes: int) -> wire.LaneRecord:
+        """The next piece."""
+        self._piece_bytes = self._piece_bytes or max(1, piece_bytes)
+        payload, start = self.body.payload, self._part * self._piece_bytes
+        parts = -(-len(payload) // self._piece_bytes) or 1
+        piece = wire.LaneRecord(
+            seq=self.body.seq,
+            spooled_at_unix_ms=self.body.spooled_at_unix_ms,
+            kind=self.body.kind,
+            payload=payload[start : start + self._piece_bytes],
+            part=self._part,
+            parts=parts,
+            thinned=self.body.thinned,
+        )
+        self._part += 1
+        return piece

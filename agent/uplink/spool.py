@@ -8,7 +8,6 @@ directory that cannot be opened at all: a spool in memory with an identity of it
 
 from __future__ import annotations
 
-import os
 import queue
 import sqlite3
 import threading
@@ -20,37 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from agent.uplink.spool_file import open_file
+from agent.uplink.thinning import IN_MEMORY, ON_DISK, Held, after_gaps, let_go
 from gridpivot.errors import SpoolError
 from gridpivot.link.lanes import LANES, Lane, Pending
 from gridpivot.v1 import session_pb2 as wire
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS record (
-  lane INTEGER NOT NULL, seq INTEGER NOT NULL, kind INTEGER NOT NULL,
-  spooled_at_unix_ms INTEGER NOT NULL, payload BLOB NOT NULL, PRIMARY KEY (lane, seq)
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS lane (lane INTEGER PRIMARY KEY, last_seq INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS spool (boot_id BLOB NOT NULL);
-"""
 GROUP_COMMIT_S = 0.1
-# Records kept per lane; above it devices lose the oldest, site roll-ups are thinned, events are never dropped.
-MOST_RECORDS: dict[Lane, int] = {wire.LANE_SITE: 50_000, wire.LANE_DEVICES: 60}
-# The same while the disk refuses and everything is in memory.
-MOST_HELD: dict[Lane, int] = {wire.LANE_SITE: 5_000, wire.LANE_DEVICES: 20}
 CACHE_BYTES = 2 * 1024 * 1024
+LOOK_MS = 60_000  # how often size and age are looked at; the count is at every commit
 RETRY_S = 1.0  # how soon a refusing disk is tried again when nothing new comes
-_CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolState:
-    """What the spool held when it was opened: identity, last sequence numbers, unacknowledged records."""
-
-    boot_id: bytes
-    last_seq: dict[Lane, int]
-    pending: tuple[Pending, ...]
-    set_aside: Path | None  # a corrupted file that was moved away
-    refused: str | None  # why there is no file: everything is in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +72,14 @@ class Spool:
         self._cache: OrderedDict[tuple[int, int], wire.LaneRecord] = OrderedDict()
         self._cache_bytes = 0
         self.dropped_total: dict[Lane, int] = dict.fromkeys(LANES, 0)
-        self._database, self.opened = _open(path)
+        self._database, self.opened = open_file(path)
         self.degraded = self.opened.refused
         self._last_seq = dict(self.opened.last_seq)
-        self._count = dict.fromkeys(LANES, 0)
+        self._held: dict[Lane, dict[int, Held]] = {lane: {} for lane in LANES}
+        self._looked_unix_ms = 0
         for record in self.opened.pending:
-            self._count[record.lane] = self._count.get(record.lane, 0) + 1
+            at_ms = self.opened.spooled_at_unix_ms[record.lane, record.seq]
+            self._held.setdefault(record.lane, {})[record.seq] = Held(record.size, at_ms)
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._thread.start()
 
@@ -186,7 +166,8 @@ class Spool:
             return  # the session that asked has ended
         try:
             row = self._database.execute(
-                "SELECT kind, spooled_at_unix_ms, payload FROM record WHERE lane = ? AND seq = ?", (item.lane, item.seq)
+                "SELECT kind, spooled_at_unix_ms, payload, thinned FROM record WHERE lane = ? AND seq = ?",
+                (item.lane, item.seq),
             ).fetchone()
         except sqlite3.Error as error:
             item.answer.set_exception(SpoolError(f"{self._path}: cannot be read: {error}; check the disk"))
@@ -194,72 +175,84 @@ class Spool:
         item.answer.set_result(
             None
             if row is None
-            else wire.LaneRecord(seq=item.seq, kind=row[0], spooled_at_unix_ms=row[1], payload=row[2])
+            else wire.LaneRecord(
+                seq=item.seq, kind=row[0], spooled_at_unix_ms=row[1], payload=row[2], thinned=bool(row[3])
+            )
         )
 
     def _commit(self, appends: list[_Append], deletes: list[_Delete]) -> tuple[list[_Append], list[_Delete]]:
         """One transaction; returns what could not be written and stays in memory."""
         if not appends and not deletes:
             return appends, deletes
-        count = dict(self._count)
         try:
             with self._database:
                 self._database.execute("BEGIN IMMEDIATE")
                 self._database.executemany(
-                    "INSERT OR REPLACE INTO record VALUES (?, ?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO record (lane, seq, kind, spooled_at_unix_ms, payload) VALUES (?, ?, ?, ?, ?)",
                     [(a.lane, a.seq, a.kind, a.spooled_at_unix_ms, a.payload) for a in appends],
                 )
                 for lane in {a.lane for a in appends}:
-                    seqs = [a.seq for a in appends if a.lane == lane]
-                    count[lane] += len(seqs)
-                    self._database.execute("INSERT OR REPLACE INTO lane VALUES (?, ?)", (lane, max(seqs)))
+                    last = max(a.seq for a in appends if a.lane == lane)
+                    self._database.execute("INSERT OR REPLACE INTO lane VALUES (?, ?)", (lane, last))
                 for delete in deletes:
-                    count[delete.lane] -= self._remove(delete.lane, delete.seqs)
-                dropped = [(lane, self._trim(lane, count[lane], most)) for lane, most in MOST_RECORDS.items()]
+                    self._remove(delete.lane, delete.seqs)
         except sqlite3.Error as error:
             self.degraded = f"{self._path}: {error}"
             return self._thin(appends), deletes
         self.degraded = self.opened.refused
-        self._count = count
+        for append in appends:
+            self._held[append.lane][append.seq] = Held(len(append.payload) + 32, append.spooled_at_unix_ms)
+        for delete in deletes:
+            for seq in delete.seqs:
+                self._held[delete.lane].pop(seq, None)
         if appends:
             self._durable([Pending(a.lane, a.seq, len(a.payload) + 32) for a in appends])
-        for lane, seqs in dropped:
-            self._count[lane] -= len(seqs)
-            self._drop(lane, seqs)
+            self._trim(appends[-1].spooled_at_unix_ms)
         return [], []
 
-    def _remove(self, lane: Lane, seqs: Sequence[int]) -> int:
-        statement = "DELETE FROM record WHERE lane = ? AND seq = ?"
-        return self._database.executemany(statement, [(lane, seq) for seq in seqs]).rowcount
+    def _remove(self, lane: Lane, seqs: Sequence[int]) -> None:
+        self._database.executemany("DELETE FROM record WHERE lane = ? AND seq = ?", [(lane, seq) for seq in seqs])
 
-    def _trim(self, lane: Lane, count: int, most: int) -> list[int]:
-        """Sequence numbers let go on purpose, so that the file does not grow for ever."""
-        if count <= most:
-            return []
-        rows = self._database.execute("SELECT seq FROM record WHERE lane = ? ORDER BY seq", (lane,))
-        seqs = _let_go(lane, [int(seq) for (seq,) in rows], most)
-        self._remove(lane, seqs)
-        return seqs
+    def _trim(self, now_unix_ms: int) -> None:
+        """Let go on purpose, so that the file does not grow for ever; what follows a gap says so."""
+        look = abs(now_unix_ms - self._looked_unix_ms) > LOOK_MS
+        for lane, bound in ON_DISK.items():
+            held = self._held[lane]
+            if not look and len(held) <= bound.records:
+                continue
+            seqs = let_go(lane, held, bound, now_unix_ms)
+            if not seqs:
+                continue
+            marked = [(lane, seq) for seq in after_gaps(seqs, held)]
+            try:
+                with self._database:
+                    self._database.execute("BEGIN IMMEDIATE")
+                    self._remove(lane, seqs)
+                    self._database.executemany("UPDATE record SET thinned = 1 WHERE lane = ? AND seq = ?", marked)
+            except sqlite3.Error as error:
+                self.degraded = f"{self._path}: {error}"
+                return
+            for seq in seqs:
+                del held[seq]
+            self._drop(lane, seqs)
+        if look:
+            self._looked_unix_ms = now_unix_ms
 
     def _thin(self, held: list[_Append]) -> list[_Append]:
         """The same for memory, while the disk refuses; events always stay."""
-        for lane, most in MOST_HELD.items():
-            seqs = [a.seq for a in held if a.lane == lane]
-            gone = set(_let_go(lane, seqs, most)) if len(seqs) > most else set()
+        for lane, bound in IN_MEMORY.items():
+            mine = {a.seq: Held(len(a.payload) + 32, a.spooled_at_unix_ms) for a in held if a.lane == lane}
+            gone = set(let_go(lane, mine, bound, max((h.spooled_at_unix_ms for h in mine.values()), default=0)))
             if gone:
                 held = [a for a in held if a.lane != lane or a.seq not in gone]
                 self._drop(lane, sorted(gone))
         return held
 
     def _drop(self, lane: Lane, seqs: Sequence[int]) -> None:
-        if seqs:
-            self.dropped_total[lane] += len(seqs)
-            self._dropped(lane, seqs)
-
-
-def _let_go(lane: Lane, seqs: list[int], most: int) -> list[int]:
-    """What to drop of more than `most` ascending numbers: devices the oldest; site every second of the older half."""
-    return seqs[: len(seqs) - most] if lane == wire.LANE_DEVICES else seqs[: len(seqs) // 2 : 2]
+        if not seqs:
+            return
+        self.dropped_total[lane] += len(seqs)
+        self._dropped(lane, seqs)
 
 
 def _linger(work: queue.SimpleQueue[_Work], batch: list[_Work]) -> None:
@@ -270,65 +263,3 @@ def _linger(work: queue.SimpleQueue[_Work], batch: list[_Work]) -> None:
             batch.append(work.get(timeout=max(0.0, ends_s - time.monotonic())))
         except queue.Empty:
             return
-
-
-def _connect(path: Path | str) -> sqlite3.Connection:
-    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-    try:
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=FULL")
-        database.executescript(_SCHEMA)
-    except sqlite3.Error:
-        database.close()
-        raise
-    return database
-
-
-def _open(path: Path) -> tuple[sqlite3.Connection, SpoolState]:
-    """The database and what it holds. A file that is not a database is set aside, never deleted.
-
-    Only damage is: a full or read-only disk would otherwise cost the records that it still holds.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            return _read(_connect(path))
-        except sqlite3.DatabaseError as error:
-            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _CORRUPT:
-                raise
-            aside = _set_aside(path)
-            return _read(_connect(path), set_aside=aside)
-    except (OSError, sqlite3.Error) as error:
-        return _read(_connect(":memory:"), refused=f"{path}: cannot be opened: {error}; records are in memory only")
-
-
-def _set_aside(path: Path) -> Path:
-    aside = path.with_suffix(f".corrupt-{os.getpid()}-{path.stat().st_mtime_ns}")
-    for extra in ("-wal", "-shm", ""):
-        part = path.with_name(path.name + extra)
-        if part.exists():
-            part.rename(aside.with_name(aside.name + extra))
-    return aside
-
-
-def _read(
-    database: sqlite3.Connection, set_aside: Path | None = None, refused: str | None = None
-) -> tuple[sqlite3.Connection, SpoolState]:
-    try:
-        (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
-        row = database.execute("SELECT boot_id FROM spool").fetchone()
-        boot_id = os.urandom(16) if row is None else bytes(row[0])
-        if row is None:
-            database.execute("INSERT INTO spool VALUES (?)", (boot_id,))
-        last_seq: dict[Lane, int] = dict.fromkeys(LANES, 0)
-        last_seq.update(dict(database.execute("SELECT lane, last_seq FROM lane").fetchall()))
-        pending = tuple(
-            Pending(lane, seq, size + 32)
-            for lane, seq, size in database.execute("SELECT lane, seq, length(payload) FROM record ORDER BY lane, seq")
-        )
-    except sqlite3.Error:
-        database.close()
-        raise
-    return database, SpoolState(boot_id, last_seq, pending, set_aside, refused)

@@ -1,12 +1,11 @@
-"""OperatorService on the wire: a bearer token in, `Operations` asked, plain words back.
+"""OperatorService on the wire: a caller with a role, `Operations` asked, plain words back.
 
-Served on the server-only TLS port. A refusal is FAILED_PRECONDITION or NOT_FOUND with one sentence; the token is
-compared in constant time and never logged.
+On the server-only TLS port a bearer token says who calls, on the mutual-TLS port an operator's certificate. A refusal
+is FAILED_PRECONDITION, NOT_FOUND or PERMISSION_DENIED with one sentence; tokens are never logged.
 """
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypedDict
@@ -14,7 +13,10 @@ from typing import Any, TypedDict
 import grpc
 
 from controller.api import telling
+from controller.api.identities import IdentityDecisions
 from controller.api.summary import fleet_summary, site_summary
+from controller.identity.caller import Caller
+from controller.identity.gate import Gate, certified
 from controller.operations import Operations
 from controller.planner import PlanLoop
 from controller.questions import Questions
@@ -22,23 +24,20 @@ from gridpivot.errors import GridpivotError, Refused
 from gridpivot.observability import get_logger
 from gridpivot.v1 import operator_pb2 as op
 from gridpivot.v1 import operator_pb2_grpc, plan_pb2
-from gridpivot.vocabulary import Rung
+from gridpivot.vocabulary import Role, Rung
 
 Context = grpc.aio.ServicerContext[Any, Any]
 DECISIONS, MOST_DECISIONS = 20, 1_000
-ACTOR = "operator"  # one token, one actor; identities per person come with enrolment
+MOST_AUDIT = 1_000
 log = get_logger(__name__)
 
 
 class OperatorServicer(operator_pb2_grpc.OperatorServiceServicer):
     """Answers operators. `loop` is woken by every order, so that plans follow at once."""
 
-    def __init__(self, operations: Operations, loop: PlanLoop, token: str) -> None:
-        if len(token) < 16:
-            raise GridpivotError("operator token is shorter than 16 characters; run gridpivot-controller init")
-        self._operations, self._loop = operations, loop
+    def __init__(self, operations: Operations, loop: PlanLoop, gate: Gate, decisions: IdentityDecisions) -> None:
+        self._operations, self._loop, self._gate, self._identities = operations, loop, gate, decisions
         self._questions = Questions(operations.ledger, loop.parameters)
-        self._expected = f"Bearer {token}".encode()
 
     async def ListSites(self, request: op.ListSitesRequest, context: Context) -> op.ListSitesResponse:  # noqa: N802
         """All sites, or those named."""
@@ -83,14 +82,14 @@ class OperatorServicer(operator_pb2_grpc.OperatorServiceServicer):
 
     async def SetOverride(self, request: op.SetOverrideRequest, context: Context) -> op.SetOverrideResponse:  # noqa: N802
         """Lower a ceiling, or let go."""
-        async with self._answering(context):
+        async with self._answering(context, Role.OPERATOR) as caller:
             done = await self._operations.set_override(
                 request.site,
                 request.ceiling_w if request.HasField("ceiling_w") else None,
                 request.for_s if request.HasField("for_s") else None,
                 request.reason,
                 request.idempotency_key,
-                ACTOR,
+                caller,
             )
             self._loop.wake()
             log.info("override", site=request.site, ceiling_w=done.ceiling_w, audit_id=done.audit_id)
@@ -99,13 +98,13 @@ class OperatorServicer(operator_pb2_grpc.OperatorServiceServicer):
 
     async def CreateEvent(self, request: op.CreateEventRequest, context: Context) -> op.CreateEventResponse:  # noqa: N802
         """A grid event."""
-        async with self._answering(context):
+        async with self._answering(context, Role.OPERATOR) as caller:
             done = await self._operations.create_event(
                 tuple(request.sites),
                 **_event(request),
                 reason=request.reason,
                 key=request.idempotency_key,
-                actor=ACTOR,
+                caller=caller,
             )
             self._loop.wake()
             log.info("grid event", event_id=done.event_id, sites=len(done.sites), audit_id=done.audit_id)
@@ -135,17 +134,76 @@ class OperatorServicer(operator_pb2_grpc.OperatorServiceServicer):
             return telling.replayed(record, done)
         raise AssertionError("unreachable: _answering aborts")
 
-    @asynccontextmanager
-    async def _answering(self, context: Context) -> AsyncIterator[None]:
-        """Check the token, then turn what is raised inside into a status with one sentence."""
+    async def ListEvents(self, request: op.ListEventsRequest, context: Context) -> op.ListEventsResponse:  # noqa: N802
+        """Grid events and overrides."""
+        async with self._answering(context):
+            now = self._operations.clock.now()
+            return telling.events(self._operations.events(now, ended=request.ended))
+        raise AssertionError("unreachable: _answering aborts")
+
+    async def ReleaseEvent(self, request: op.ReleaseEventRequest, context: Context) -> op.ReleaseEventResponse:  # noqa: N802
+        """The end of a grid event."""
+        async with self._answering(context, Role.OPERATOR) as caller:
+            done = await self._operations.release_event(
+                request.event_id, request.reason, request.idempotency_key, caller
+            )
+            self._loop.wake()
+            log.info("grid event released", event_id=done.event_id, audit_id=done.audit_id)
+            return op.ReleaseEventResponse(sites=done.sites, audit_id=done.audit_id)
+        raise AssertionError("unreachable: _answering aborts")
+
+    async def ListAudit(self, request: op.ListAuditRequest, context: Context) -> op.ListAuditResponse:  # noqa: N802
+        """Who changed what."""
+        async with self._answering(context):
+            limit = min(request.limit or 50, MOST_AUDIT)
+            return telling.audited(await self._operations.ledger.audit_trail(limit))
+        raise AssertionError("unreachable: _answering aborts")
+
+    async def ListIdentities(self, request: op.ListIdentitiesRequest, context: Context) -> op.ListIdentitiesResponse:  # noqa: N802
+        """Certificates, and who asks to come back."""
+        async with self._answering(context):
+            return await self._identities.listed()
+        raise AssertionError("unreachable: _answering aborts")
+
+    async def DecideRecovery(self, request: op.DecideRecoveryRequest, context: Context) -> op.DecideRecoveryResponse:  # noqa: N802
+        """Yes or no to a site that asks to come back."""
+        async with self._answering(context, Role.ADMIN) as caller:
+            site = self._operations.known(request.site)
+            return await self._identities.decide(site, request, caller)
+        raise AssertionError("unreachable: _answering aborts")
+
+    async def RevokeSite(self, request: op.RevokeSiteRequest, context: Context) -> op.RevokeSiteResponse:  # noqa: N802
+        """The end of a site's certificates."""
+        async with self._answering(context, Role.ADMIN) as caller:
+            site = self._operations.known(request.site)
+            return await self._identities.revoke(site, request.reason, caller)
+        raise AssertionError("unreachable: _answering aborts")
+
+    def _caller(self, context: Context) -> Caller | None:
+        """Who calls: the certificate where the port asks for one, else the token."""
+        peer = certified(context.auth_context())
+        if peer is not None:
+            return self._gate.caller_by_certificate(peer, context.peer())
         given = dict(context.invocation_metadata() or ()).get("authorization", "")
-        raw = given if isinstance(given, bytes) else given.encode()
-        if not hmac.compare_digest(raw, self._expected):
+        return self._gate.caller_by_token(given if isinstance(given, bytes) else given.encode(), context.peer())
+
+    @asynccontextmanager
+    async def _answering(self, context: Context, least: Role = Role.VIEWER) -> AsyncIterator[Caller]:
+        """Recognise the caller, then turn what is raised inside into a status with one sentence."""
+        caller = self._caller(context)
+        if caller is None:
             await context.abort(
-                grpc.StatusCode.UNAUTHENTICATED, "token missing or wrong; give --token-file or GRIDPIVOT_TOKEN_FILE"
+                grpc.StatusCode.UNAUTHENTICATED,
+                "nobody known here: token or certificate is missing, wrong or revoked; give --token-file or --cert and --key",
+            )
+            raise AssertionError("unreachable: abort raises")
+        if not caller.may(least):
+            log.warning("call refused", operator=caller.name, role=caller.role.value, least=least.value)
+            await context.abort(
+                grpc.StatusCode.PERMISSION_DENIED, f"{caller.name} is {caller.role.value}; this needs {least.value}"
             )
         try:
-            yield
+            yield caller
         except Refused as error:
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(error))
         except GridpivotError as error:

@@ -6,8 +6,9 @@ from controller.dispatch.constraints import kind_of
 from controller.dispatch.explain import Ahead, Explanation
 from controller.dispatch.inputs import Worth
 from controller.dispatch.preview import Preview, SitePreview
+from controller.events.windows import Order
 from controller.replay import Replay
-from controller.store.ledger import DecisionLine, DecisionRecord
+from controller.store.ledger import AuditEntry, DecisionLine, DecisionRecord
 from gridpivot.v1 import operator_pb2 as op
 
 Named = tuple[tuple[str, float], ...]
@@ -136,4 +137,43 @@ def replayed(record: DecisionRecord, done: Replay) -> op.ReplayDecisionResponse:
         plans=done.plans,
         solver=done.decision.solver,
         solve_s=done.decision.solve_s,
+    )
+
+
+def events(lines: list[tuple[Order, str, float]]) -> op.ListEventsResponse:
+    """Orders with state and lowest ceiling [W]."""
+    return op.ListEventsResponse(
+        events=[
+            op.EventLine(
+                event_id=order.order_id,
+                kind=order.kind.value,
+                sites=order.sites,
+                state=state,
+                starts_at_unix_ms=order.starts_at_unix_ms,
+                ends_at_unix_ms=order.ends_at_unix_ms,
+                ceiling_w=ceiling_w,
+                reason=order.reason,
+                product=order.product,
+            )
+            for order, state, ceiling_w in lines
+        ]
+    )
+
+
+def audited(entries: list[AuditEntry]) -> op.ListAuditResponse:
+    """Audit records, oldest first."""
+    return op.ListAuditResponse(
+        lines=[
+            op.AuditLine(
+                audit_id=entry.audit_id,
+                at_unix_ms=entry.at_unix_ms,
+                actor=entry.actor,
+                role=entry.role,
+                origin=entry.origin,
+                action=entry.action,
+                reason=entry.reason,
+                request=entry.request,
+            )
+            for entry in entries
+        ]
     )

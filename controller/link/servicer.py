@@ -1,8 +1,9 @@
 """The controller's end of the session protocol: one live session per site, acks after commit, plans out.
 
 Per session three tasks: read (apply to live tables, queue for the store), commit (store, then acknowledge), speak
-(heartbeats, plans). A site's certificate speaks for that site alone; a second agent of the same name is refused while
-the first lives, and said on both sides.
+(heartbeats, plans). A site's certificate speaks for that site alone, until it ends or is revoked; a second agent of the
+same name is refused while the first lives, and said on both sides. The same agent may dial again (a renewed certificate,
+a link that broke without telling us): its new session takes over from its old one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import grpc
 import structlog
 
 from controller.fleet.tables import Fleet, SiteLive, Took
+from controller.identity.gate import Certified, Gate, certified
+from controller.link.assembly import Assembly
 from controller.store.energy import energy_of
 from controller.store.lanes import Arrival
 from controller.store.store import Store
@@ -23,7 +26,6 @@ from gridpivot import __version__
 from gridpivot.clock import Clock, Instant
 from gridpivot.errors import BadReport, GridpivotError
 from gridpivot.link.codec import decode_payload
-from gridpivot.link.credentials import site_of
 from gridpivot.link.cursors import LaneCursor
 from gridpivot.link.heartbeat import LinkWatch
 from gridpivot.link.lanes import LANES, Lane
@@ -39,6 +41,9 @@ WRITE_DEADLINE_S = 10.0
 MOST_QUEUED_BATCHES = 256
 # A commit carries records of all sites; one number that the database cannot hold would fail it for all of them.
 HIGHEST_NUMBER = 2**63 - 1
+MOST_QUEUED_BYTES = 16 * 2**20  # of one site, waiting for the store; beyond it the stream is not read
+TELL_EVERY_BYTES = 4 * 1024
+TOOK_OVER = "a newer session of the same agent took over"
 Context = grpc.aio.ServicerContext[wire.SessionRequest, wire.SessionResponse]
 
 
@@ -90,8 +95,12 @@ class _Ended(Exception):
 class SessionServicer(session_pb2_grpc.SessionServiceServicer):
     """Serves agents on the mutual-TLS port."""
 
-    def __init__(self, fleet: Fleet, store: Store, board: Board, timing: LinkTiming, clock: Clock) -> None:
+    def __init__(
+        self, fleet: Fleet, store: Store, board: Board, timing: LinkTiming, clock: Clock, gate: Gate | None = None
+    ) -> None:
+        """Without a gate, which only tests do, nothing but TLS itself looks at certificates."""
         self._fleet, self._store, self._board, self._timing, self._clock = fleet, store, board, timing, clock
+        self._gate = gate
         self._live: dict[str, _Session] = {}
         self.counters = LinkCounters()
 
@@ -105,7 +114,10 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             await self._refuse(context, end)
             return
         site = session.live.name
+        before = self._live.get(site)
         self._live[site] = session
+        if before is not None:
+            await before.give_way()
         self.counters.sessions_total += 1
         log.info("session up", site=site, agent_version=session.hello.agent_version, peer=context.peer())
         reason = "stream closed"
@@ -134,10 +146,15 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         if not isinstance(first, wire.SessionRequest) or not first.HasField("hello"):
             raise _Ended(GoawayCode.PROTOCOL_ERROR, "the first message of a session must be hello", 5_000)
         hello = first.hello
-        certified = site_of(context.auth_context())
-        if certified != hello.site:
-            text = f"the certificate speaks for site {certified!r}, hello for {hello.site!r}; correct `site` or enrol again"
+        peer = certified(context.auth_context())
+        named = peer.name if peer is not None and peer.kind == "site" else None
+        if named != hello.site:
+            text = f"the certificate speaks for site {named!r}, hello for {hello.site!r}; correct `site` or enrol again"
             raise _Ended(GoawayCode.WRONG_SITE, text, 30_000)
+        assert peer is not None
+        refusal = self._gate.refusal(peer) if self._gate is not None else None
+        if refusal is not None:
+            raise _unwelcome(refusal, hello.site)
         if hello.site not in self._fleet:
             text = f"site {hello.site!r} is not in the controller's settings; add a [[sites]] entry"
             raise _Ended(GoawayCode.NOT_ENROLLED, text, 30_000)
@@ -145,17 +162,37 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
             raise _Ended(GoawayCode.PROTOCOL_ERROR, "boot_id must have 16 bytes", 30_000)
         if any(held.first_seq > HIGHEST_NUMBER for held in hello.spool):
             raise _Ended(GoawayCode.PROTOCOL_ERROR, "a spool range past 2^63", 30_000)
-        if hello.site in self._live:
+        other = self._live.get(hello.site)
+        if other is not None and not (hello.instance_id and hello.instance_id == other.hello.instance_id):
             text = f"another agent of site {hello.site!r} is connected; stop one of the two"
             raise _Ended(GoawayCode.DUPLICATE_SITE, text, 5_000)
         live = self._fleet[hello.site]
-        return _Session(self, context, hello, live, self._store, self._board, self._timing, self._clock)
+        return _Session(self, context, hello, peer, live, self._store, self._board, self._timing, self._clock)
+
+    def look_again(self) -> None:
+        """Who may speak has changed: live sessions that may no longer are ended now."""
+        for session in list(self._live.values()):
+            refusal = self._gate.refusal(session.peer) if self._gate is not None else None
+            if refusal is not None:
+                session.end(_unwelcome(refusal, session.live.name))
+
+    def refusal_of(self, peer: Certified) -> GoawayCode | None:
+        """Why a certificate may not speak now."""
+        return None if self._gate is None else self._gate.refusal(peer)
 
     async def shut_down(self) -> None:
         """Tell every agent to come back later, spread over two seconds."""
         for index, session in enumerate(list(self._live.values())):
             session.end(_Ended(GoawayCode.SHUTTING_DOWN, "the controller is stopping", 500 + 50 * index))
         await asyncio.sleep(0)
+
+
+def _unwelcome(code: GoawayCode, site: str) -> _Ended:
+    if code is GoawayCode.EXPIRED:
+        text = f"the certificate of {site} has run out; the agent asks to come back, and an admin approves it"
+    else:
+        text = f"the certificate of {site} was revoked; enrol the site again with a new token"
+    return _Ended(code, text, 30_000)
 
 
 class _Session:
@@ -166,31 +203,54 @@ class _Session:
         owner: SessionServicer,
         context: Context,
         hello: wire.Hello,
+        peer: Certified,
         live: SiteLive,
         store: Store,
         board: Board,
         timing: LinkTiming,
         clock: Clock,
     ) -> None:
-        self._owner, self._context, self.hello, self.live = owner, context, hello, live
+        self._owner, self._context, self.hello, self.peer, self.live = owner, context, hello, peer, live
+        self._over = asyncio.Event()
         self._store, self._board, self._timing, self._clock = store, board, timing, clock
-        self._queue: asyncio.Queue[tuple[Lane, list[Arrival]]] = asyncio.Queue(MOST_QUEUED_BATCHES)
+        self._queue: asyncio.Queue[tuple[Lane, list[Arrival], int]] = asyncio.Queue(MOST_QUEUED_BATCHES)
         self._out: asyncio.Queue[wire.SessionResponse] = asyncio.Queue()
         self._watch = LinkWatch(timing.heartbeat_ms / 1000.0, timing.dead_after_ms / 1000.0, clock.now().monotonic_s)
         self._plan_identity: tuple[int, int] = (0, 0)
+        self._assembly = Assembly()
+        self._received_bytes = self._told_bytes = 0
+        self._queued_bytes = 0
+        self._drained = asyncio.Event()
+        self._tasks: list[asyncio.Task[str]] = []
+        self._unwelcome = self._gives_way = False
 
     def end(self, end: _Ended) -> None:
         """Say goodbye and stop."""
         self._out.put_nowait(wire.SessionResponse(goaway=end.goaway))
 
+    async def give_way(self) -> None:
+        """A newer session of the same agent is here: stop, with what was queued committed or to be sent again."""
+        self._gives_way = True
+        for task in self._tasks:
+            task.cancel()
+        await self._over.wait()
+
     async def run(self) -> str:
         """Welcome, then serve until something ends; returns why."""
+        try:
+            return await self._run()
+        finally:
+            self._over.set()
+
+    async def _run(self) -> str:
         now = self._clock.now()
         self.live.note_connected(self.hello.agent_version, self.hello.wall_clock_unix_ms, now)
         plans = self._board.subscribe(self.live.name)
-        tasks: list[asyncio.Task[str]] = []
+        tasks = self._tasks
         try:
             await self._write(wire.SessionResponse(welcome=await self._welcome(now)))
+            if self._gives_way:
+                return TOOK_OVER
             tasks += [
                 asyncio.create_task(part, name=f"{name} {self.live.name}")
                 for name, part in (
@@ -201,7 +261,8 @@ class _Session:
                 )
             ]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return next(iter(done)).result()
+            first = next(iter(done))
+            return TOOK_OVER if first.cancelled() else first.result()
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, TimeoutError, asyncio.InvalidStateError) as error:
             return f"stream broke: {error!r}"
         except GridpivotError as error:
@@ -276,15 +337,39 @@ class _Session:
         if batch.lane not in LANES:
             self.end(_Ended(GoawayCode.PROTOCOL_ERROR, f"lane {batch.lane} is unknown", 30_000))
             return
-        counters, arrivals = self._owner.counters, []
+        counters, arrivals, size = self._owner.counters, [], 0
         if not all(0 < record.seq <= HIGHEST_NUMBER for record in batch.records):
             self.end(_Ended(GoawayCode.PROTOCOL_ERROR, "sequence numbers run from 1 to 2^63 - 1", 30_000))
             return
-        for record in batch.records:
+        for part in batch.records:
+            size += len(part.payload)
+            try:
+                record = self._assembly.add(batch.lane, part)
+            except BadReport as error:
+                self.end(_Ended(GoawayCode.PROTOCOL_ERROR, str(error), 30_000))
+                return
+            if record is None:
+                continue
             counters.records_total[batch.lane] += 1
-            counters.bytes_total += len(record.payload)
             arrivals.append(Arrival(record.seq, self._apply(record, now)))
-        await self._queue.put((batch.lane, arrivals))
+        counters.bytes_total += size
+        self._received_bytes += size
+        if arrivals:
+            await self._enqueue(batch.lane, arrivals, size)
+        if self._received_bytes - self._told_bytes >= TELL_EVERY_BYTES:
+            self._out.put_nowait(wire.SessionResponse(acks=self._acks([])))
+
+    async def _enqueue(self, lane: Lane, arrivals: list[Arrival], size: int) -> None:
+        """Hand over to the store; a site that sends faster than it commits waits here, and its stream with it."""
+        while self._queued_bytes > MOST_QUEUED_BYTES:
+            self._drained.clear()
+            await self._drained.wait()
+        self._queued_bytes += size
+        await self._queue.put((lane, arrivals, size))
+
+    def _acks(self, lanes: list[wire.LaneAck]) -> wire.LaneAcks:
+        self._told_bytes = self._received_bytes
+        return wire.LaneAcks(lanes=lanes, received_bytes=self._received_bytes)
 
     def _apply(
         self, record: wire.LaneRecord, now: Instant
@@ -292,6 +377,8 @@ class _Session:
         """Decode a record into the live tables; what contradicts the contract is counted and changes nothing."""
         try:
             message = decode_payload(record.kind, record.payload)
+            if record.thinned and isinstance(message, pb.SiteRollup):
+                message.thinned = True
             match message:
                 case pb.Inventory():
                     self.live.take_inventory(message)
@@ -327,11 +414,12 @@ class _Session:
         """Store what arrived, lane by lane, and acknowledge after the commit."""
         while True:
             lanes: dict[Lane, list[Arrival]] = {}
-            lane, arrivals = await self._queue.get()
+            lane, arrivals, taken = await self._queue.get()
             lanes.setdefault(lane, []).extend(arrivals)
             while not self._queue.empty():
-                lane, arrivals = self._queue.get_nowait()
+                lane, arrivals, size = self._queue.get_nowait()
                 lanes.setdefault(lane, []).extend(arrivals)
+                taken += size
             site, boot_id = self.live.name, self.hello.boot_id
             cursors = await asyncio.gather(
                 *(self._store.append(site, boot_id, lane, arrivals) for lane, arrivals in lanes.items())
@@ -339,7 +427,9 @@ class _Session:
             acks = [
                 _ack(lane, cursor, arrivals) for (lane, arrivals), cursor in zip(lanes.items(), cursors, strict=True)
             ]
-            self._out.put_nowait(wire.SessionResponse(acks=wire.LaneAcks(lanes=acks)))
+            self._queued_bytes -= taken
+            self._drained.set()
+            self._out.put_nowait(wire.SessionResponse(acks=self._acks(acks)))
 
     async def _pass_plans(self, plans: asyncio.Queue[plan_pb2.SignedPlan]) -> str:
         while True:
@@ -354,6 +444,10 @@ class _Session:
             now_s = self._clock.now().monotonic_s
             if self._watch.dead(now_s):
                 return f"nothing heard for {self._watch.dead_after_s:.0f} s"
+            refusal = self._owner.refusal_of(self.peer)
+            if refusal is not None and not self._unwelcome:
+                self._unwelcome = True
+                self.end(_unwelcome(refusal, self.live.name))
             if self._watch.due(now_s):
                 epoch, version = self._plan_identity
                 beat = wire.Heartbeat(
@@ -367,6 +461,8 @@ class _Session:
                 async with asyncio.timeout(self._watch.heartbeat_s / 2):
                     response = await self._out.get()
             except TimeoutError:
+                if self._received_bytes != self._told_bytes:
+                    await self._write(wire.SessionResponse(acks=self._acks([])))
                 continue
             await self._write(response)
             if response.HasField("goaway"):

@@ -36,6 +36,10 @@ class AuditEntry:
     request: str
     response: str
     idempotency_key: str = ""
+    role: str = ""
+    origin: str = ""
+    audit_id: str = ""  # known once it is recorded
+    at_unix_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +265,8 @@ class Ledger:
                         "action": entry.action,
                         "reason": entry.reason,
                         "idempotency_key": entry.idempotency_key or None,
+                        "role": entry.role,
+                        "origin": entry.origin[:128],
                         "request": entry.request,
                         "response": entry.response,
                     }
@@ -289,7 +295,18 @@ class Ledger:
         async with self._readers.connect() as connection:
             rows = (await connection.execute(query)).all()
         return [
-            AuditEntry(r.actor, r.action, r.reason, r.request, r.response, r.idempotency_key or "")
+            AuditEntry(
+                r.actor,
+                r.action,
+                r.reason,
+                r.request,
+                r.response,
+                r.idempotency_key or "",
+                r.role,
+                r.origin,
+                r.audit_id,
+                r.at_unix_ms,
+            )
             for r in reversed(rows)
         ]
 

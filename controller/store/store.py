@@ -8,6 +8,7 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from controller.store.engine import migrate, reader_engine, writer_engine
+from controller.store.identities import Identities
 from controller.store.lanes import LaneStore
 from controller.store.ledger import Ledger
 from controller.store.peaks import Peaks
@@ -31,6 +32,7 @@ class Store:
         self.ledger = Ledger(self.writer, self._reading, clock)
         self.peaks = Peaks(self.writer, self._reading)
         self.settlements = Settlements(self.writer, self._reading)
+        self.identities = Identities(self.writer, self._reading)
         # The link's servicer speaks to the store in these three words.
         self.append = self.lanes.append
         self.let_go = self.lanes.let_go

@@ -8,7 +8,7 @@ GRPC_SSL_CIPHER_SUITES, set here before the first handshake.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +42,10 @@ SERVER_OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),
+    # Who does not finish a handshake, or says nothing after it, does not keep a descriptor.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.max_connection_idle_ms", 60_000),
+    ("grpc.max_concurrent_streams", 32),
 )
 
 
@@ -95,12 +99,54 @@ def operator_server_credentials(own: KeyPair) -> grpc.ServerCredentials:
     return grpc.ssl_server_credentials([(own.key_pem, own.chain_pem)])
 
 
-def site_of(auth_context: Mapping[str, Iterable[bytes]]) -> str | None:
-    """Site name in the peer's certificate, from its SAN URI `spiffe://<fleet>/site/<name>`; None when there is none."""
+def dynamic_session_credentials(
+    ca_pem: bytes, own: KeyPair, fresh: Callable[[], KeyPair | None]
+) -> grpc.ServerCredentials:
+    """As `session_server_credentials`, asking `fresh` at every handshake for a newer pair (None = none)."""
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        pair = fresh()
+        # None keeps the pair in use; the type stubs do not know that.
+        return None if pair is None else _configuration(pair, ca_pem)  # type: ignore[return-value]
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(own, ca_pem), configuration, require_client_authentication=True
+    )
+
+
+def dynamic_operator_credentials(own: KeyPair, fresh: Callable[[], KeyPair | None]) -> grpc.ServerCredentials:
+    """As `operator_server_credentials`, asking `fresh` at every handshake for a newer pair."""
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        pair = fresh()
+        return None if pair is None else _configuration(pair, None)  # type: ignore[return-value]
+
+    return grpc.dynamic_ssl_server_credentials(_configuration(own, None), configuration)
+
+
+def _configuration(own: KeyPair, ca_pem: bytes | None) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(own.key_pem, own.chain_pem)], root_certificates=ca_pem)
+
+
+def identity_of(auth_context: Mapping[str, Iterable[bytes]]) -> tuple[str, str] | None:
+    """("site" or "operator", name) in the peer's SAN URI `spiffe://<fleet>/<kind>/<name>`; None when there is none."""
     # Not x509_subject_alternative_name: that one mixes DNS names and e-mail addresses with URIs.
     identities = {bytes(raw) for entry in ("peer_spiffe_id", "x509_uri") for raw in auth_context.get(entry, ())}
     if len(identities) != 1:
         return None  # none, or several: nobody knows for whom it speaks
-    fleet, marker, site = identities.pop().decode("utf-8", "replace").partition("/site/")
-    named = marker and fleet.startswith("spiffe://") and len(fleet) > len("spiffe://") and site and "/" not in site
-    return site if named else None
+    return identity_in(identities.pop().decode("utf-8", "replace"))
+
+
+def identity_in(uri: str) -> tuple[str, str] | None:
+    """(kind, name) of one SAN URI."""
+    parts = uri.removeprefix("spiffe://").split("/")
+    if not uri.startswith("spiffe://") or len(parts) != 3:
+        return None
+    fleet, kind, name = parts
+    return (kind, name) if fleet and name and kind in ("site", "operator") else None
+
+
+def site_of(auth_context: Mapping[str, Iterable[bytes]]) -> str | None:
+    """Site name in the peer's certificate; None when it speaks for no site."""
+    found = identity_of(auth_context)
+    return found[1] if found is not None and found[0] == "site" else None

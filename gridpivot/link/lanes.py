@@ -20,11 +20,12 @@ NEWEST_FIRST: frozenset[Lane] = frozenset({wire.LANE_DEVICES})
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A spooled record that is not yet acknowledged; `size` in bytes."""
+    """A spooled record that is not yet acknowledged; `size` in bytes. `backlog`: it was spooled before this session."""
 
     lane: Lane
     seq: int
     size: int
+    backlog: bool = False
 
 
 @dataclass(slots=True)
@@ -121,12 +122,13 @@ class Outbox:
         for queue in self._lanes.values():
             queue.restart()
 
-    def take(self) -> Pending | None:
+    def take(self, *, backlog: bool = True, above: Lane | None = None) -> Pending | None:
         """The next record to send, marked as in flight; None when the window is full or nothing waits.
 
-        One record larger than the whole window goes out alone, so that nothing waits for ever.
+        One record larger than the whole window goes out alone, so that nothing waits for ever. Without `backlog` old
+        roll-ups and tables stay where they are; `above` leaves out what would not go before a record of that lane.
         """
-        choice = self._choose()
+        choice = self._choose(backlog, above)
         if choice is None:
             return None
         lane, seq, waiting = choice
@@ -136,11 +138,11 @@ class Outbox:
         del waiting[seq]
         self._lanes[lane].in_flight[seq] = size
         self._in_flight_bytes += size
-        return Pending(lane, seq, size)
+        return Pending(lane, seq, size, waiting is self._lanes[lane].backlog)
 
-    def _choose(self) -> tuple[Lane, int, OrderedDict[int, int]] | None:
+    def _choose(self, backlog: bool, above: Lane | None) -> tuple[Lane, int, OrderedDict[int, int]] | None:
         events, site, devices = (self._lanes[lane] for lane in LANES)
-        order = (
+        order: tuple[tuple[Lane, OrderedDict[int, int]], ...] = (
             (wire.LANE_EVENTS, events.backlog),
             (wire.LANE_EVENTS, events.live),
             (wire.LANE_SITE, site.live),
@@ -148,7 +150,9 @@ class Outbox:
             (wire.LANE_SITE, site.backlog),
             (wire.LANE_DEVICES, devices.backlog),
         )
-        for lane, waiting in order:
+        if above is not None:
+            order = order[: next(i for i, (lane, _) in enumerate(order) if lane == above)]
+        for lane, waiting in order if backlog else order[:4]:
             if waiting:
                 return lane, next(reversed(waiting) if lane in NEWEST_FIRST else iter(waiting)), waiting
         return None

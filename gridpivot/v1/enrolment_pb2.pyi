@@ -225,3 +225,49 @@ class RecoverResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecoverResponse: _TypeAlias = RecoverResponse  # noqa: Y015
+
+@_typing.final
+class AgentToken(_message.Message):
+    """What is inside a token for enrolment: text "gpt1." followed by this message in base64url."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    SECRET_FIELD_NUMBER: _builtins.int
+    SITE_FIELD_NUMBER: _builtins.int
+    SESSION_ADDRESS_FIELD_NUMBER: _builtins.int
+    OPERATOR_ADDRESS_FIELD_NUMBER: _builtins.int
+    CA_DER_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
+    token_id: _builtins.str
+    """Identity of the token (hex); not secret."""
+    secret: _builtins.bytes
+    """32 random bytes; the controller keeps only their SHA-256."""
+    site: _builtins.str
+    """Site that may be enrolled with it."""
+    session_address: _builtins.str
+    """Controller's mutual-TLS address, HOST:PORT."""
+    operator_address: _builtins.str
+    """Controller's server-only TLS address, HOST:PORT."""
+    ca_der: _builtins.bytes
+    """CA to trust (DER): grpcio cannot check a pin, so the whole certificate travels."""
+    expires_at_unix_ms: _builtins.int
+    """End of the token (milliseconds since the Unix epoch, UTC)."""
+    def __init__(
+        self,
+        *,
+        token_id: _builtins.str = ...,
+        secret: _builtins.bytes = ...,
+        site: _builtins.str = ...,
+        session_address: _builtins.str = ...,
+        operator_address: _builtins.str = ...,
+        ca_der: _builtins.bytes = ...,
+        expires_at_unix_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_der", b"ca_der", "expires_at_unix_ms", b"expires_at_unix_ms", "operator_address", b"operator_address", "secret", b"secret", "session_address", b"session_address", "site", b"site", "token_id", b"token_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AgentToken: _TypeAlias = AgentToken  # noqa: Y015

@@ -25,39 +25,39 @@ _sym_db = _symbol_database.Default()
 from gridpivot.v1 import plan_pb2 as gridpivot_dot_v1_dot_plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1agridpivot/v1/session.proto\x12\x0cgridpivot.v1\x1a\x17gridpivot/v1/plan.proto\"\x96\x01\n\x0eSessionRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.gridpivot.v1.HelloH\x00\x12(\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x17.gridpivot.v1.LaneBatchH\x00\x12,\n\theartbeat\x18\x03 \x01(\x0b\x32\x17.gridpivot.v1.HeartbeatH\x00\x42\x06\n\x04kind\"\xeb\x01\n\x0fSessionResponse\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.gridpivot.v1.WelcomeH\x00\x12&\n\x04\x61\x63ks\x18\x02 \x01(\x0b\x32\x16.gridpivot.v1.LaneAcksH\x00\x12(\n\x04plan\x18\x03 \x01(\x0b\x32\x18.gridpivot.v1.SignedPlanH\x00\x12,\n\theartbeat\x18\x04 \x01(\x0b\x32\x17.gridpivot.v1.HeartbeatH\x00\x12&\n\x06goaway\x18\x05 \x01(\x0b\x32\x14.gridpivot.v1.GoawayH\x00\x42\x06\n\x04kind\"\xd9\x01\n\x05Hello\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\x0c\x12\x15\n\ragent_version\x18\x03 \x01(\t\x12\x16\n\x0einventory_hash\x18\x04 \x01(\x0c\x12&\n\x05spool\x18\x05 \x03(\x0b\x32\x17.gridpivot.v1.LaneRange\x12\x12\n\nplan_epoch\x18\x06 \x01(\x04\x12\x14\n\x0cplan_version\x18\x07 \x01(\x04\x12\x1a\n\x12wall_clock_unix_ms\x18\x08 \x01(\x03\x12\x14\n\x0cmonotonic_ms\x18\t \x01(\x03\"R\n\tLaneRange\x12 \n\x04lane\x18\x01 \x01(\x0e\x32\x12.gridpivot.v1.Lane\x12\x11\n\tfirst_seq\x18\x02 \x01(\x04\x12\x10\n\x08last_seq\x18\x03 \x01(\x04\"X\n\tLaneBatch\x12 \n\x04lane\x18\x01 \x01(\x0e\x32\x12.gridpivot.v1.Lane\x12)\n\x07records\x18\x02 \x03(\x0b\x32\x18.gridpivot.v1.LaneRecord\"n\n\nLaneRecord\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x1a\n\x12spooled_at_unix_ms\x18\x02 \x01(\x03\x12&\n\x04kind\x18\x03 \x01(\x0e\x32\x18.gridpivot.v1.RecordKind\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\"\xec\x01\n\x07Welcome\x12\x1a\n\x12\x63ontroller_version\x18\x01 \x01(\t\x12$\n\x05\x61\x63ked\x18\x02 \x03(\x0b\x32\x15.gridpivot.v1.LaneAck\x12&\n\x04plan\x18\x03 \x01(\x0b\x32\x18.gridpivot.v1.SignedPlan\x12\x14\n\x0cheartbeat_ms\x18\x04 \x01(\r\x12\x15\n\rdead_after_ms\x18\x05 \x01(\r\x12\x14\n\x0cwindow_bytes\x18\x06 \x01(\r\x12\x1a\n\x12wall_clock_unix_ms\x18\x07 \x01(\x03\x12\x18\n\x10inventory_wanted\x18\x08 \x01(\x08\"S\n\x07LaneAck\x12 \n\x04lane\x18\x01 \x01(\x0e\x32\x12.gridpivot.v1.Lane\x12\x13\n\x0bthrough_seq\x18\x02 \x01(\x04\x12\x11\n\talso_seqs\x18\x03 \x03(\x04\"0\n\x08LaneAcks\x12$\n\x05lanes\x18\x01 \x03(\x0b\x32\x15.gridpivot.v1.LaneAck\"f\n\tHeartbeat\x12\x14\n\x0cmonotonic_ms\x18\x01 \x01(\x03\x12\x19\n\x11\x65\x63ho_monotonic_ms\x18\x02 \x01(\x03\x12\x12\n\nplan_epoch\x18\x03 \x01(\x04\x12\x14\n\x0cplan_version\x18\x04 \x01(\x04\"?\n\x06Goaway\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x03 \x01(\r*N\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bLANE_EVENTS\x10\x01\x12\r\n\tLANE_SITE\x10\x02\x12\x10\n\x0cLANE_DEVICES\x10\x03*\x9c\x01\n\nRecordKind\x12\x1b\n\x17RECORD_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16RECORD_KIND_SITE_EVENT\x10\x01\x12\x1b\n\x17RECORD_KIND_SITE_ROLLUP\x10\x02\x12\x1d\n\x19RECORD_KIND_DEVICE_REPORT\x10\x03\x12\x19\n\x15RECORD_KIND_INVENTORY\x10\x04\x32\\\n\x0eSessionService\x12J\n\x07Session\x12\x1c.gridpivot.v1.SessionRequest\x1a\x1d.gridpivot.v1.SessionResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1agridpivot/v1/session.proto\x12\x0cgridpivot.v1\x1a\x17gridpivot/v1/plan.proto\"\x96\x01\n\x0eSessionRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.gridpivot.v1.HelloH\x00\x12(\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x17.gridpivot.v1.LaneBatchH\x00\x12,\n\theartbeat\x18\x03 \x01(\x0b\x32\x17.gridpivot.v1.HeartbeatH\x00\x42\x06\n\x04kind\"\xeb\x01\n\x0fSessionResponse\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.gridpivot.v1.WelcomeH\x00\x12&\n\x04\x61\x63ks\x18\x02 \x01(\x0b\x32\x16.gridpivot.v1.LaneAcksH\x00\x12(\n\x04plan\x18\x03 \x01(\x0b\x32\x18.gridpivot.v1.SignedPlanH\x00\x12,\n\theartbeat\x18\x04 \x01(\x0b\x32\x17.gridpivot.v1.HeartbeatH\x00\x12&\n\x06goaway\x18\x05 \x01(\x0b\x32\x14.gridpivot.v1.GoawayH\x00\x42\x06\n\x04kind\"\xee\x01\n\x05Hello\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\x0c\x12\x15\n\ragent_version\x18\x03 \x01(\t\x12\x16\n\x0einventory_hash\x18\x04 \x01(\x0c\x12&\n\x05spool\x18\x05 \x03(\x0b\x32\x17.gridpivot.v1.LaneRange\x12\x12\n\nplan_epoch\x18\x06 \x01(\x04\x12\x14\n\x0cplan_version\x18\x07 \x01(\x04\x12\x1a\n\x12wall_clock_unix_ms\x18\x08 \x01(\x03\x12\x14\n\x0cmonotonic_ms\x18\t \x01(\x03\x12\x13\n\x0binstance_id\x18\n \x01(\x0c\"R\n\tLaneRange\x12 \n\x04lane\x18\x01 \x01(\x0e\x32\x12.gridpivot.v1.Lane\x12\x11\n\tfirst_seq\x18\x02 \x01(\x04\x12\x10\n\x08last_seq\x18\x03 \x01(\x04\"X\n\tLaneBatch\x12 \n\x04lane\x18\x01 \x01(\x0e\x32\x12.gridpivot.v1.Lane\x12)\n\x07records\x18\x02 \x03(\x0b\x32\x18.gridpivot.v1.LaneRecord\"\x9c\x01\n\nLaneRecord\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x1a\n\x12spooled_at_unix_ms\x18\x02 \x01(\x03\x12&\n\x04kind\x18\x03 \x01(\x0e\x32\x18.gridpivot.v1.RecordKind\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x0c\n\x04part\x18\x05 \x01(\r\x12\r\n\x05parts\x18\x06 \x01(\r\x12\x0f\n\x07thinned\x18\x07 \x01(\x08\"\xec\x01\n\x07Welcome\x12\x1a\n\x12\x63ontroller_version\x18\x01 \x01(\t\x12$\n\x05\x61\x63ked\x18\x02 \x03(\x0b\x32\x15.gridpivot.v1.LaneAck\x12&\n\x04plan\x18\x03 \x01(\x0b\x32\x18.gridpivot.v1.SignedPlan\x12\x14\n\x0cheartbeat_ms\x18\x04 \x01(\r\x12\x15\n\rdead_after_ms\x18\x05 \x01(\r\x12\x14\n\x0cwindow_bytes\x18\x06 \x01(\r\x12\x1a\n\x12wall_clock_unix_ms\x18\x07 \x01(\x03\x12\x18\n\x10inventory_wanted\x18\x08 \x01(\x08\"S\n\x07LaneAck\x12 \n\x04lane\x18\x01 \x01(\x0e\x32\x12.gridpivot.v1.Lane\x12\x13\n\x0bthrough_seq\x18\x02 \x01(\x04\x12\x11\n\talso_seqs\x18\x03 \x03(\x04\"H\n\x08LaneAcks\x12$\n\x05lanes\x18\x01 \x03(\x0b\x32\x15.gridpivot.v1.LaneAck\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x04\"f\n\tHeartbeat\x12\x14\n\x0cmonotonic_ms\x18\x01 \x01(\x03\x12\x19\n\x11\x65\x63ho_monotonic_ms\x18\x02 \x01(\x03\x12\x12\n\nplan_epoch\x18\x03 \x01(\x04\x12\x14\n\x0cplan_version\x18\x04 \x01(\x04\"?\n\x06Goaway\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x03 \x01(\r*N\n\x04Lane\x12\x14\n\x10LANE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bLANE_EVENTS\x10\x01\x12\r\n\tLANE_SITE\x10\x02\x12\x10\n\x0cLANE_DEVICES\x10\x03*\x9c\x01\n\nRecordKind\x12\x1b\n\x17RECORD_KIND_UNSPECIFIED\x10\x00\x12\x1a\n\x16RECORD_KIND_SITE_EVENT\x10\x01\x12\x1b\n\x17RECORD_KIND_SITE_ROLLUP\x10\x02\x12\x1d\n\x19RECORD_KIND_DEVICE_REPORT\x10\x03\x12\x19\n\x15RECORD_KIND_INVENTORY\x10\x04\x32\\\n\x0eSessionService\x12J\n\x07Session\x12\x1c.gridpivot.v1.SessionRequest\x1a\x1d.gridpivot.v1.SessionResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'gridpivot.v1.session_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LANE']._serialized_start=1509
-  _globals['_LANE']._serialized_end=1587
-  _globals['_RECORDKIND']._serialized_start=1590
-  _globals['_RECORDKIND']._serialized_end=1746
+  _globals['_LANE']._serialized_start=1601
+  _globals['_LANE']._serialized_end=1679
+  _globals['_RECORDKIND']._serialized_start=1682
+  _globals['_RECORDKIND']._serialized_end=1838
   _globals['_SESSIONREQUEST']._serialized_start=70
   _globals['_SESSIONREQUEST']._serialized_end=220
   _globals['_SESSIONRESPONSE']._serialized_start=223
   _globals['_SESSIONRESPONSE']._serialized_end=458
   _globals['_HELLO']._serialized_start=461
-  _globals['_HELLO']._serialized_end=678
-  _globals['_LANERANGE']._serialized_start=680
-  _globals['_LANERANGE']._serialized_end=762
-  _globals['_LANEBATCH']._serialized_start=764
-  _globals['_LANEBATCH']._serialized_end=852
-  _globals['_LANERECORD']._serialized_start=854
-  _globals['_LANERECORD']._serialized_end=964
-  _globals['_WELCOME']._serialized_start=967
-  _globals['_WELCOME']._serialized_end=1203
-  _globals['_LANEACK']._serialized_start=1205
-  _globals['_LANEACK']._serialized_end=1288
-  _globals['_LANEACKS']._serialized_start=1290
-  _globals['_LANEACKS']._serialized_end=1338
-  _globals['_HEARTBEAT']._serialized_start=1340
-  _globals['_HEARTBEAT']._serialized_end=1442
-  _globals['_GOAWAY']._serialized_start=1444
-  _globals['_GOAWAY']._serialized_end=1507
-  _globals['_SESSIONSERVICE']._serialized_start=1748
-  _globals['_SESSIONSERVICE']._serialized_end=1840
+  _globals['_HELLO']._serialized_end=699
+  _globals['_LANERANGE']._serialized_start=701
+  _globals['_LANERANGE']._serialized_end=783
+  _globals['_LANEBATCH']._serialized_start=785
+  _globals['_LANEBATCH']._serialized_end=873
+  _globals['_LANERECORD']._serialized_start=876
+  _globals['_LANERECORD']._serialized_end=1032
+  _globals['_WELCOME']._serialized_start=1035
+  _globals['_WELCOME']._serialized_end=1271
+  _globals['_LANEACK']._serialized_start=1273
+  _globals['_LANEACK']._serialized_end=1356
+  _globals['_LANEACKS']._serialized_start=1358
+  _globals['_LANEACKS']._serialized_end=1430
+  _globals['_HEARTBEAT']._serialized_start=1432
+  _globals['_HEARTBEAT']._serialized_end=1534
+  _globals['_GOAWAY']._serialized_start=1536
+  _globals['_GOAWAY']._serialized_end=1599
+  _globals['_SESSIONSERVICE']._serialized_start=1840
+  _globals['_SESSIONSERVICE']._serialized_end=1932
 # @@protoc_insertion_point(module_scope)

@@ -183,6 +183,7 @@ class Hello(_message.Message):
     PLAN_VERSION_FIELD_NUMBER: _builtins.int
     WALL_CLOCK_UNIX_MS_FIELD_NUMBER: _builtins.int
     MONOTONIC_MS_FIELD_NUMBER: _builtins.int
+    INSTANCE_ID_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """Site name; must equal the name in the client certificate."""
     boot_id: _builtins.bytes
@@ -199,6 +200,8 @@ class Hello(_message.Message):
     """Agent's wall clock (milliseconds since the Unix epoch, UTC)."""
     monotonic_ms: _builtins.int
     """Agent's monotonic clock (milliseconds since an arbitrary start)."""
+    instance_id: _builtins.bytes
+    """Identity of the agent's process (16 random bytes): a session of the same process takes over from its last one."""
     @_builtins.property
     def spool(self) -> _containers.RepeatedCompositeFieldContainer[Global___LaneRange]:
         """Per lane, what the spool still holds."""
@@ -215,10 +218,11 @@ class Hello(_message.Message):
         plan_version: _builtins.int = ...,
         wall_clock_unix_ms: _builtins.int = ...,
         monotonic_ms: _builtins.int = ...,
+        instance_id: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "inventory_hash", b"inventory_hash", "monotonic_ms", b"monotonic_ms", "plan_epoch", b"plan_epoch", "plan_version", b"plan_version", "site", b"site", "spool", b"spool", "wall_clock_unix_ms", b"wall_clock_unix_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_version", b"agent_version", "boot_id", b"boot_id", "instance_id", b"instance_id", "inventory_hash", b"inventory_hash", "monotonic_ms", b"monotonic_ms", "plan_epoch", b"plan_epoch", "plan_version", b"plan_version", "site", b"site", "spool", b"spool", "wall_clock_unix_ms", b"wall_clock_unix_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -292,6 +296,9 @@ class LaneRecord(_message.Message):
     SPOOLED_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
+    PART_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    THINNED_FIELD_NUMBER: _builtins.int
     seq: _builtins.int
     """Sequence number in its lane, from 1."""
     spooled_at_unix_ms: _builtins.int
@@ -299,7 +306,13 @@ class LaneRecord(_message.Message):
     kind: Global___RecordKind.ValueType
     """Which message the payload holds."""
     payload: _builtins.bytes
-    """zstd frame of the serialised message."""
+    """zstd frame of the serialised message, or a part of it."""
+    part: _builtins.int
+    """Which part, from 0. Parts of a record come in order; records of other lanes may come between them."""
+    parts: _builtins.int
+    """Parts of the record (count); 0 or 1 = whole."""
+    thinned: _builtins.bool
+    """True when records before this one were left out on purpose."""
     def __init__(
         self,
         *,
@@ -307,10 +320,13 @@ class LaneRecord(_message.Message):
         spooled_at_unix_ms: _builtins.int = ...,
         kind: Global___RecordKind.ValueType = ...,
         payload: _builtins.bytes = ...,
+        part: _builtins.int = ...,
+        parts: _builtins.int = ...,
+        thinned: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "payload", b"payload", "seq", b"seq", "spooled_at_unix_ms", b"spooled_at_unix_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "part", b"part", "parts", b"parts", "payload", b"payload", "seq", b"seq", "spooled_at_unix_ms", b"spooled_at_unix_ms", "thinned", b"thinned"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -409,6 +425,9 @@ class LaneAcks(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LANES_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    received_bytes: _builtins.int
+    """Payload bytes of records received in this session (bytes): what paces the sender, not an acknowledgement."""
     @_builtins.property
     def lanes(self) -> _containers.RepeatedCompositeFieldContainer[Global___LaneAck]:
         """At most one per lane."""
@@ -417,10 +436,11 @@ class LaneAcks(_message.Message):
         self,
         *,
         lanes: _abc.Iterable[Global___LaneAck] | None = ...,
+        received_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lanes", b"lanes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lanes", b"lanes", "received_bytes", b"received_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -246,7 +246,7 @@ async def discover(asked: dict[str, Any]) -> dict[str, Any]:
     """A range scanned: how long, how many of the emulated machines were found, and how many by their right family."""
     from agent.asic.probing import Probing, search
     from agent.asic.ranges import addresses, parse_ranges
-    from agent.limits import raise_file_limit
+    from gridpivot.limits import raise_file_limit
 
     raise_file_limit()
     spans = parse_ranges([asked["range"]])

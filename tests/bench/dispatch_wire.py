@@ -20,7 +20,8 @@ from dispatch_fleet import REGIONS
 
 from agent.uplink.session import Uplink, UplinkTarget
 from controller.dispatch.inputs import FleetState, SiteState
-from controller.identity import make_identity
+from controller.identity.caller import Caller
+from controller.identity.files import make_identity
 from controller.service import ControllerService
 from controller.settings import ControllerSettings
 from gridpivot import observability
@@ -30,11 +31,13 @@ from gridpivot.link.credentials import client_credentials
 from gridpivot.v1 import plan_pb2
 from gridpivot.v1 import session_pb2 as wire
 from gridpivot.v1 import telemetry_pb2 as pb
-from gridpivot.vocabulary import DeviceState
+from gridpivot.vocabulary import DeviceState, Role
 
 CLOCK = SystemClock()
 HASH = b"h" * 32
 DEADLINE_S = 30.0
+
+BENCH = Caller("bench", Role.OPERATOR)
 
 
 class Site:
@@ -175,7 +178,7 @@ async def _ceiling(service: ControllerService, sites: list[Site], number: int, _
     site.arrived.clear()
     begun = time.perf_counter()
     await service.operations.set_override(
-        site.state.name, 0.6 * site.state.ceiling_w if full else None, None, "bench", "", "bench"
+        site.state.name, 0.6 * site.state.ceiling_w if full else None, None, "bench", "", BENCH
     )
     service.loop.wake()
     return await _until(site, begun, lambda plan: (plan.ceiling_w >= site.state.ceiling_w - 1.0) != full)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.identity import make_identity
+from controller.identity.files import make_identity
 from controller.service import ControllerService
 from controller.settings import ControllerSettings
 from gridpivot import observability

@@ -10,11 +10,13 @@ from prometheus_client import Metric
 
 from controller.dispatch.inputs import Binding
 from controller.dispatch_metrics import dispatch_families, shadow_by_kind
+from controller.identity.caller import Caller
 from controller.planner import PlanLoop
 from controller.service import ControllerService
-from gridpivot.vocabulary import ConstraintKind, Rung
+from gridpivot.vocabulary import ConstraintKind, Role, Rung
 
 pytestmark = pytest.mark.unit
+OPS = Caller("ops", Role.OPERATOR)
 
 
 def samples(families: list[Metric]) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -30,7 +32,7 @@ async def decided(service: ControllerService) -> PlanLoop:
 
 async def test_solved_decision_shows_its_rung_and_every_kind_of_shadow_price(controller: ControllerService) -> None:
     await decided(controller)
-    await controller.operations.set_override("falcon-1", 2e5, None, "tight", "", "ops")
+    await controller.operations.set_override("falcon-1", 2e5, None, "tight", "", OPS)
     controller.loop.wake()
     async with asyncio.timeout(30):
         while controller.operations.board.posted("falcon-1").plan.ceiling_w > 2e5:

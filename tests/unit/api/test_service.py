@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from controller.cli import app
 from controller.dispatch.inputs import Decision, FleetState
-from controller.identity import make_identity
+from controller.identity.caller import Caller
+from controller.identity.files import make_identity
 from controller.planner import PlanLoop
 from controller.service import ControllerService, key_id
 from controller.settings import ControllerSettings
@@ -24,9 +25,10 @@ from gridpivot.plan import verify
 from gridpivot.v1 import operator_pb2 as op
 from gridpivot.v1 import operator_pb2_grpc
 from gridpivot.v1 import telemetry_pb2 as pb
-from gridpivot.vocabulary import Rung
+from gridpivot.vocabulary import Role, Rung
 
 pytestmark = pytest.mark.unit
+OPS = Caller("ops", Role.OPERATOR)
 
 
 async def first_plan(service: ControllerService, site: str = "falcon-1"):
@@ -69,7 +71,7 @@ async def test_new_plan_reaches_the_session_and_its_fate_is_kept(controller: Con
     await first_plan(controller)
     board = controller.operations.board
     plans = board.subscribe("falcon-1")
-    await controller.operations.set_override("falcon-1", 1e5, None, "test", "", "ops")
+    await controller.operations.set_override("falcon-1", 1e5, None, "test", "", OPS)
     controller.loop.wake()
     async with asyncio.timeout(30):
         signed = await plans.get()
@@ -90,7 +92,7 @@ async def test_older_plan_never_replaces_a_newer_one(controller: ControllerServi
 
 async def test_restart_keeps_orders_and_plans_and_takes_a_higher_epoch(tmp_path: Path, controller) -> None:
     posted = await first_plan(controller)
-    await controller.operations.set_override("falcon-1", 1e5, None, "held over", "", "ops")
+    await controller.operations.set_override("falcon-1", 1e5, None, "held over", "", OPS)
     settings = controller.settings
     await controller.stop()
     again = ControllerService(settings)
@@ -114,7 +116,7 @@ async def test_defect_of_the_solver_is_counted_and_the_last_plan_goes_out_under_
 
     loop: PlanLoop = controller.loop
     monkeypatch.setattr(loop._planner, "solve", broken)
-    await controller.operations.set_override("falcon-1", 1e5, None, "x", "", "ops")
+    await controller.operations.set_override("falcon-1", 1e5, None, "x", "", OPS)
     loop.wake()
     async with asyncio.timeout(30):
         while loop.counts.failed == 0:
@@ -143,7 +145,7 @@ async def test_failed_dispatch_is_tried_again_after_the_hold_off(
         return solve(fleet)
 
     monkeypatch.setattr(loop._planner, "solve", sometimes)
-    await controller.operations.set_override("falcon-1", 1e5, None, "x", "", "ops")
+    await controller.operations.set_override("falcon-1", 1e5, None, "x", "", OPS)
     async with asyncio.timeout(30):
         while loop.last.decision.rung is not Rung.PLAN or loop.counts.infeasible < 2:
             await asyncio.sleep(0.01)

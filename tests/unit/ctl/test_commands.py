@@ -113,7 +113,7 @@ async def test_wrong_token_is_refused_and_readable_token_file_too(operator: Oper
     token.chmod(0o600)
     access = [*operator.access[:2], f"--token-file={token}"]
     code, _, err = await operator("sites", access=access)
-    assert (code, "token missing or wrong" in err) == (4, True)
+    assert (code, "missing, wrong or revoked" in err) == (4, True)
     token.chmod(0o644)
     code, _, err = await operator("sites", access=access)
     assert (code, "chmod 600" in err) == (2, True)

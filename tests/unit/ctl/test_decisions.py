@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from controller.identity.caller import Caller
 from controller.service import ControllerService
 from controller.store.ledger import pack, unpack
+from gridpivot.vocabulary import Role
 
 if TYPE_CHECKING:
     from tests.unit.ctl.conftest import Operator
 
 pytestmark = pytest.mark.unit
+OPS = Caller("ops", Role.OPERATOR)
 
 
 async def newest(operator: Operator) -> dict:
@@ -36,7 +39,7 @@ def rewrite(controller: ControllerService, column: str, change) -> None:
 
 
 async def test_explanation_shows_every_period_with_its_rung_and_worth(operator: Operator, controller) -> None:
-    await controller.operations.set_override("falcon-1", 2e5, None, "tight", "", "ops")
+    await controller.operations.set_override("falcon-1", 2e5, None, "tight", "", OPS)
     controller.loop.wake()
     async with asyncio.timeout(30):
         while controller.operations.board.posted("falcon-1").plan.ceiling_w > 2e5:
@@ -152,7 +155,7 @@ async def test_decision_that_solved_nothing_cannot_be_replayed_and_says_so(
         raise ZeroDivisionError
 
     monkeypatch.setattr(controller.loop._planner, "solve", broken)
-    await controller.operations.set_override("falcon-1", 1e5, None, "x", "", "ops")
+    await controller.operations.set_override("falcon-1", 1e5, None, "x", "", OPS)
     controller.loop.wake()
     async with asyncio.timeout(30):
         while (line := await newest(operator))["rung"] == "plan":

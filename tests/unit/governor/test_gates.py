@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agent.backends import Grouping, SiteInventory
-from agent.governor.airflow import breathe
+from agent.governor.airflow import breathe, overheating
 from agent.governor.circuits import CircuitLimit
 from agent.governor.gates import POOLS_DEAD_FROM, admit, admit_wakes, pools_dead
 from agent.governor.mining import choose_shed
@@ -169,6 +169,24 @@ def test_fans_run_on_while_one_machine_may_be_hot(state: DeviceState) -> None:
     site = Site(fans=(ContainerFans("C1"),), fans_off_after_s=0.0)
     site.table["state"][3] = state.code
     assert site.air({"C1": True}, now_s=900.0, wanted=False).fans == ()
+
+
+def test_fans_that_stand_while_machines_hash_put_their_container_to_sleep_and_no_other() -> None:
+    site = Site(fans=(ContainerFans("C1"), ContainerFans("C2")), still_shed_after_s=60.0)
+    site.state.desired[:] = Mode.NORMAL.code
+
+    def hot(air: dict[str, bool] | None, now_s: float) -> list[int]:
+        return np.flatnonzero(overheating(site.state, site.sensed(air), site.policy, now_s)).tolist()
+
+    assert hot({"C1": False, "C2": True}, 0.0) == []
+    assert hot({"C1": False, "C2": True}, 59.0) == []
+    assert hot({"C1": False, "C2": True}, 60.0) == [0, 1, 2, 3, 4, 5]
+    assert hot({"C1": True, "C2": True}, 61.0) == []
+    assert hot({"C1": False, "C2": True}, 62.0) == []  # counted anew
+    for air in (None, {}, {"C2": True}):
+        assert hot(air, 500.0) == []  # what cannot be read proves nothing
+    site.state.desired[:6] = Mode.SLEEP.code
+    assert hot({"C1": False, "C2": True}, 900.0) == []
 
 
 def test_wear_is_shared_out_among_machines_of_a_class() -> None:

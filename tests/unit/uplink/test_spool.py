@@ -9,6 +9,7 @@ import pytest
 
 from agent.uplink import spool as spool_module
 from agent.uplink.spool import Spool
+from agent.uplink.thinning import Bound
 from gridpivot.errors import SpoolError
 from gridpivot.link.lanes import Pending
 from gridpivot.v1.session_pb2 import LANE_DEVICES, LANE_EVENTS, LANE_SITE
@@ -22,6 +23,10 @@ def on_disk(path: Path) -> list[tuple[int, int, bytes]]:
         return database.execute("SELECT lane, seq, payload FROM record ORDER BY lane, seq").fetchall()
     finally:
         database.close()
+
+
+def few(records: int) -> Bound:
+    return Bound(records, 2**20, 1e9)
 
 
 @pytest.fixture
@@ -176,7 +181,7 @@ def test_read_only_file_is_not_called_damaged(open_spool, path: Path, tmp_path: 
 
 
 def test_devices_lose_the_oldest_site_is_thinned_events_stay_and_all_is_counted(open_spool, monkeypatch) -> None:
-    monkeypatch.setattr(spool_module, "MOST_RECORDS", {LANE_SITE: 8, LANE_DEVICES: 3})
+    monkeypatch.setattr(spool_module, "ON_DISK", {LANE_SITE: few(8), LANE_DEVICES: few(3)})
     watched = open_spool()
     for lane, kind in ((LANE_EVENTS, 1), (LANE_SITE, 2), (LANE_DEVICES, 3)):
         for _ in range(10):
@@ -195,7 +200,7 @@ def test_devices_lose_the_oldest_site_is_thinned_events_stay_and_all_is_counted(
 
 
 def test_memory_is_bounded_while_the_disk_refuses_but_events_stay(open_spool, monkeypatch) -> None:
-    monkeypatch.setattr(spool_module, "MOST_HELD", {LANE_SITE: 8, LANE_DEVICES: 3})
+    monkeypatch.setattr(spool_module, "IN_MEMORY", {LANE_SITE: few(8), LANE_DEVICES: few(3)})
     watched = open_spool()
     watched.spool._database.execute("ALTER TABLE record RENAME TO elsewhere")
     for lane, kind in ((LANE_EVENTS, 1), (LANE_SITE, 2), (LANE_DEVICES, 3)):
