@@ -24,9 +24,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from agent.backends import Coils, Fallbacks, Meter, MeterSample, Miners, PoolReading, Pools, RowArray, SiteInventory
+from agent.commissioner import Commissioner
 from agent.exporter import AgentExporter
 from agent.settings import AgentSettings
 from agent.site import MOST_RATIO, Beats, Hardware, SiteAgent
+from agent.stage_record import meter_mark
 from agent.status import status_of
 from agent.uplink.session import UplinkTarget
 from gridpivot.clock import Clock, Instant, SystemClock
@@ -235,6 +237,13 @@ async def serve(settings: AgentSettings, clock: Clock | None = None) -> None:
             clock,
             Beats(settings.governor.beat_s, settings.report.rollup_s, settings.report.devices_s),
             settings.governor.event_lead_s,
+            Commissioner(
+                equipment.inventory,
+                settings.state_dir,
+                settings.governor.stage,
+                meter_mark(settings.meter),
+                required=settings.governor.commissioning,
+            ),
         )
         exporter = AgentExporter(agent, equipment.miners, clock, per_device=settings.http.per_device_series)
         http = HttpServer(

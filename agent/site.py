@@ -10,14 +10,15 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from agent.backends import Coils, Fallbacks, Meter, Miners, PoolReading, Pools, SiteInventory
+from agent.backends import Coils, Fallbacks, Meter, Miners, PoolReading, Pools, RowArray, SiteInventory
+from agent.commissioner import Commissioner
 from agent.energy import Counter
 from agent.energy_book import EnergyBook
 from agent.governor.decide import decide
@@ -26,7 +27,7 @@ from agent.governor.gates import pools_dead
 from agent.governor.lease import PlanBook, PlanJournal, SitePolicy
 from agent.governor.meter_watch import MeterWatch
 from agent.governor.recall import Recall
-from agent.governor.state import Actions, GovernorState, Orders, Policy, Sensed
+from agent.governor.state import Actions, GovernorState, ModeCommand, Orders, Policy, Sensed
 from agent.notices import Notices
 from agent.uplink.beat import DeviceBeat
 from agent.uplink.reports import event, inventory_message, loads_w, rollup
@@ -37,7 +38,7 @@ from gridpivot.link.codec import KIND_OF, encode_payload
 from gridpivot.link.lanes import Lane
 from gridpivot.v1 import plan_pb2, telemetry_pb2
 from gridpivot.v1 import session_pb2 as wire
-from gridpivot.vocabulary import EventKind, PlanState, Reason, Rung, Stage
+from gridpivot.vocabulary import EventKind, Mode, PlanState, Reason, Rung, Stage
 
 log = structlog.get_logger("agent.site")
 
@@ -98,7 +99,10 @@ class SiteAgent:
         clock: Clock,
         beats: Beats = Beats(),
         event_lead_s: float = 0.0,
+        commissioner: Commissioner | None = None,
     ) -> None:
+        self.commissioner = commissioner or Commissioner(inventory, state_dir, policy.stage)
+        policy = replace(policy, stage=self.commissioner.stage()[0])
         self.site, self.policy, self.inventory = site, policy, inventory
         self.hardware, self.beats, self._clock = hardware, beats, clock
         self.table = DeviceTable(inventory.device_count)
@@ -241,21 +245,13 @@ class SiteAgent:
         self.actions = actions
         self.table["desired_mode"][:] = self.state.desired
         for command in actions.modes:
-            log.info(
-                "command",
-                site=self.site,
-                mode=command.mode.value,
-                devices=len(command.rows),
-                expected_w=round(command.expected_w),
-                why=command.why,
-                plan=self.book.highest,
-            )
-            self.hardware.miners.command(command.rows, command.mode, now)
+            self._order(command, now)
         for limit in actions.limits:
             log.info("limit", site=self.site, pool=limit.pool, limit_w=round(limit.limit_w), why=limit.why)
             self.hardware.pools.set_limit(limit.pool, limit.limit_w, now)
         self._switch(actions)
         self._hold_fallbacks(actions, orders, now)
+        self._commission(sensed, actions, orders, now)
         self.energy.tick(sensed.meter, loads_w(actions.picture, self.policy), now, self._say_counter)
         self._notice(actions, now)
         self.counters.ticks_total += 1
@@ -263,6 +259,30 @@ class SiteAgent:
         self.counters.tick_s_max = max(self.counters.tick_s_max, self.counters.tick_s_last)
         self.counters.left_alone = {reason.value: count for reason, count in actions.left_alone.items()}
         return actions
+
+    def _commission(self, sensed: Sensed, actions: Actions, orders: Orders, now: Instant) -> None:
+        """A step test that a person asked for, and the stage that it earns."""
+
+        def command(rows: RowArray, mode: Mode, watts: float) -> None:
+            moved = ModeCommand(rows, mode, "step_test", watts)
+            self._order(moved, now)
+
+        self.commissioner.tick(self.state, sensed, actions, orders.ceiling_w, now, command, self.say)
+        stage = self.commissioner.stage()[0]
+        if stage is not self.policy.stage and not self.commissioner.running:
+            self.policy = replace(self.policy, stage=stage)
+
+    def _order(self, command: ModeCommand, now: Instant) -> None:
+        log.info(
+            "command",
+            site=self.site,
+            mode=command.mode.value,
+            devices=len(command.rows),
+            expected_w=round(command.expected_w),
+            why=command.why,
+            plan=self.book.highest,
+        )
+        self.hardware.miners.command(command.rows, command.mode, now)
 
     def _hold_fallbacks(self, actions: Actions, orders: Orders, now: Instant) -> None:
         """A sign of life for whoever holds the GPUs' fallbacks; a site that only watches gives none."""
