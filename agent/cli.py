@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from agent.cli_commission import commission
 from agent.cli_discover import discover
 from agent.cli_gpu_guard import gpu_guard
 from agent.cli_locks import lock, locks, unlock
@@ -158,6 +159,7 @@ def doctor(config: Config = None, state_dir: StateDir = None, json: Json = False
 
 for _command in (lock, unlock, locks):
     app.command()(_command)
+app.command()(commission)
 app.command("gpu-guard")(gpu_guard)
 app.command("support-bundle")(support_bundle)
 
