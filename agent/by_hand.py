@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from agent.durable import replace_file
 from agent.governor.lease import PlanBook
 from agent.governor.local_orders import LocalOrder, LocalOrders
 from agent.local_control import Asker, Handler
@@ -72,7 +72,11 @@ class ByHand:
         gone = self.orders.ended(now)
         for order in gone:
             self._tell(
-                EventKind.LOCAL_RELEASE, f"local order {order.order_id} has ended", None, actor="", order_id=order.order_id
+                EventKind.LOCAL_RELEASE,
+                f"local order {order.order_id} has ended",
+                None,
+                actor="",
+                order_id=order.order_id,
             )
         if gone:
             self._save_later()
@@ -143,7 +147,7 @@ class ByHand:
         content = {"orders": self.orders.to_json(), "released_events": dict(self._book.released)}
         try:
             async with asyncio.timeout(DISK_S), self._writing:
-                await asyncio.to_thread(_replace, self._path, json.dumps(content))
+                await asyncio.to_thread(replace_file, self._path, json.dumps(content).encode())
         except (OSError, TimeoutError) as error:
             self.trouble = f"{self._path}: {error or 'the disk does not answer'}; local orders are in memory only"
             return False
@@ -168,17 +172,3 @@ def _shown(order: LocalOrder) -> dict[str, Any]:
         "set_at_unix_s": order.set_at_unix_s,
         "ends_unix_s": order.ends_unix_s,
     }
-
-
-def _replace(path: Path, text: str) -> None:
-    fresh = path.with_suffix(".new")
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -12,11 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from agent.cli_commission import commission
 from agent.cli_discover import discover
 from agent.cli_enroll import enroll
 from agent.cli_gpu_guard import gpu_guard
 from agent.cli_locks import lock, locks, unlock
 from agent.cli_options import Config, Json, StateDir, load_settings
+from agent.cli_orders import hold, orders, release, shed
 from agent.cli_support import support_bundle
 from gridpivot import __version__, console
 from gridpivot.errors import BadReply, GridpivotError, SettingsError
@@ -33,14 +35,20 @@ app = typer.Typer(
 
 
 @app.command()
-def run(config: Config = None, state_dir: StateDir = None) -> None:
+def run(
+    config: Config = None,
+    state_dir: StateDir = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="While another agent runs here: wait for its end, or refuse.")
+    ] = True,
+) -> None:
     """Run the agent until SIGTERM or Ctrl-C."""
     from agent.service import serve
     from gridpivot.observability import configure
 
     settings = load_settings(config, state_dir)
     configure(settings.log.style, settings.log.level)
-    asyncio.run(serve(settings))
+    asyncio.run(serve(settings, wait=wait))
 
 
 app.command()(discover)
@@ -158,8 +166,9 @@ def doctor(config: Config = None, state_dir: StateDir = None, json: Json = False
     raise typer.Exit(0 if shape.ok else 1)
 
 
-for _command in (lock, unlock, locks):
+for _command in (lock, unlock, locks, shed, hold, release, orders):
     app.command()(_command)
+app.command()(commission)
 app.command("gpu-guard")(gpu_guard)
 app.command("support-bundle")(support_bundle)
 

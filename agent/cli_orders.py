@@ -111,7 +111,9 @@ def orders(config: Config = None, state_dir: StateDir = None, json: Json = False
         table.add_column(column)
     for line in shape.orders:
         ends = "until released" if line.ends_at is None else f"{line.ends_at:%Y-%m-%d %H:%MZ}"
-        table.add_row(line.order_id, line.kind, f"{line.ceiling_w / 1e6:.3f} MW", escape(line.by), ends, escape(line.reason))
+        table.add_row(
+            line.order_id, line.kind, f"{line.ceiling_w / 1e6:.3f} MW", escape(line.by), ends, escape(line.reason)
+        )
     for entry in shape.events:
         table.add_row(escape(entry.event_id), "grid event", f"{entry.ceiling_w / 1e6:.3f} MW", "controller", "", "")
     Console().print(table)

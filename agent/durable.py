@@ -9,14 +9,15 @@ import os
 from pathlib import Path
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file whole (mode 0600), fsynced with its directory; raises OSError and then the old one stands.
+def replace_file(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replace a file whole, fsynced with its directory; raises OSError and then the old one stands.
 
     The neighbour that is written first has the same name each time, so that a full disk is not littered.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(path.name + ".new")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    fresh.unlink(missing_ok=True)  # its mode is given at creation
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

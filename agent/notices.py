@@ -24,6 +24,7 @@ class Notices:
         self._leased: bool | None = None
         self._events: Mapping[str, float] = {}
         self._disk: str | None = None
+        self._plan_disk: str | None = None
         self._pools = False
 
     def meter(self, trust: MeterTrust, ever_trusted: bool, assumed_w: float) -> None:
@@ -57,6 +58,13 @@ class Notices:
         if (degraded is None) != (self._disk is None):
             self._say(EventKind.SPOOL_DEGRADED, degraded or "the disk takes records again")
             self._disk = degraded
+
+    def plan_disk(self, degraded: str | None) -> None:
+        """Why the plan cannot be made durable, so that nothing is raised; None = it can."""
+        if (degraded is None) != (self._plan_disk is None):
+            told = "the disk takes plans again" if degraded is None else f"nothing is raised: {degraded}"
+            self._say(EventKind.PLAN_DEGRADED, told)
+            self._plan_disk = degraded
 
     def pools(self, dead: bool, unpaid: int) -> None:
         """Whether most of what hashes is not paid any more."""

@@ -24,11 +24,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from agent.backends import Coils, Fallbacks, Meter, MeterSample, Miners, PoolReading, Pools, RowArray, SiteInventory
+from agent.commissioner import Commissioner
 from agent.exporter import AgentExporter
 from agent.identity.files import Addresses, read_addresses
 from agent.identity.upkeep import Upkeep
 from agent.settings import AgentSettings
 from agent.site import MOST_RATIO, Beats, Hardware, SiteAgent
+from agent.stage_record import meter_mark
 from agent.status import status_of
 from agent.uplink.session import UplinkTarget
 from gridpivot.clock import Clock, Instant, SystemClock
@@ -44,6 +46,7 @@ log = structlog.get_logger("agent.service")
 STATUS_BEAT_S = 5.0
 SETTLED_AFTER_S = 90.0  # a first sweep with its slow facts, and a moment
 LOCK_TRIES = 5
+LOCK_LOOK_S = 0.5  # how often a waiting agent looks
 
 Say = Callable[[EventKind, str], None]
 
@@ -240,14 +243,33 @@ def _locked(lock: TextIO) -> bool:
     return False
 
 
-async def serve(settings: AgentSettings, clock: Clock | None = None) -> None:
-    """Run until SIGTERM or SIGINT."""
+async def _wait_for_lock(state_dir: Path, stop: asyncio.Event) -> TextIO | None:
+    """The lock, once whoever holds it has ended; nothing is touched meanwhile. None when we are to stop."""
+    said = ""
+    while not stop.is_set():
+        try:
+            return take_lock(state_dir)
+        except Refused as error:
+            if str(error) != said:
+                log.warning("waiting for another agent to end", why=str(error))
+            said = str(error)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOCK_LOOK_S):
+                await stop.wait()
+    return None
+
+
+async def serve(settings: AgentSettings, clock: Clock | None = None, *, wait: bool = False) -> None:
+    """Run until SIGTERM or SIGINT. `wait`: for another agent in this state directory to end, instead of Refused."""
     clock = clock or SystemClock()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    with contextlib.closing(take_lock(settings.state_dir)):
+    lock = await _wait_for_lock(settings.state_dir, stop) if wait else take_lock(settings.state_dir)
+    if lock is None:
+        return
+    with contextlib.closing(lock):
         raise_file_limit()
         equipment = find_equipment(settings, clock)
         for line in equipment.missing:
@@ -263,6 +285,13 @@ async def serve(settings: AgentSettings, clock: Clock | None = None) -> None:
             clock,
             Beats(settings.governor.beat_s, settings.report.rollup_s, settings.report.devices_s),
             settings.governor.event_lead_s,
+            Commissioner(
+                equipment.inventory,
+                settings.state_dir,
+                settings.governor.stage,
+                meter_mark(settings.meter),
+                required=settings.governor.commissioning,
+            ),
         )
         exporter = AgentExporter(agent, equipment.miners, clock, per_device=settings.http.per_device_series)
         http = HttpServer(

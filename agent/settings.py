@@ -61,6 +61,7 @@ class GovernorSettings(Section):
     """How the site is governed; see agent/governor/state.py for what each does."""
 
     stage: Stage = Stage.OBSERVE
+    commissioning: bool = False  # whether the stage has to be earned by a step test
     posture: Posture = Posture.HOLD
     beat_s: float = Field(default=1.0, ge=0.2, le=10)
     margin_ratio: float = Field(default=0.005, ge=0, le=0.2)

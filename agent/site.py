@@ -10,14 +10,17 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from agent.backends import Coils, Fallbacks, Meter, Miners, PoolReading, Pools, SiteInventory
+from agent.backends import Coils, Fallbacks, Meter, Miners, PoolReading, Pools, RowArray, SiteInventory
+from agent.by_hand import ByHand
+from agent.commissioner import Commissioner
 from agent.energy import Counter
 from agent.energy_book import EnergyBook
 from agent.governor.decide import decide
@@ -27,8 +30,9 @@ from agent.governor.journal import PlanJournal
 from agent.governor.lease import PlanBook, SitePolicy
 from agent.governor.meter_watch import MeterWatch
 from agent.governor.recall import Recall
-from agent.governor.state import Actions, GovernorState, Orders, Policy, Sensed
+from agent.governor.state import Actions, GovernorState, ModeCommand, Orders, Policy, Sensed
 from agent.identity.upkeep import CertificateState
+from agent.local_control import Asker, LocalControl
 from agent.notices import Notices
 from agent.uplink.beat import DeviceBeat
 from agent.uplink.reports import event, inventory_message, loads_w, rollup
@@ -39,7 +43,7 @@ from gridpivot.link.codec import KIND_OF, encode_payload
 from gridpivot.link.lanes import Lane
 from gridpivot.v1 import plan_pb2, telemetry_pb2
 from gridpivot.v1 import session_pb2 as wire
-from gridpivot.vocabulary import EventKind, PlanState, Reason, Rung, Stage
+from gridpivot.vocabulary import EventKind, Mode, PlanState, Reason, Rung, Stage
 
 log = structlog.get_logger("agent.site")
 
@@ -100,7 +104,10 @@ class SiteAgent:
         clock: Clock,
         beats: Beats = Beats(),
         event_lead_s: float = 0.0,
+        commissioner: Commissioner | None = None,
     ) -> None:
+        self.commissioner = commissioner or Commissioner(inventory, state_dir, policy.stage)
+        policy = replace(policy, stage=self.commissioner.stage()[0])
         self.site, self.policy, self.inventory = site, policy, inventory
         self.hardware, self.beats, self._clock = hardware, beats, clock
         self.table = DeviceTable(inventory.device_count)
@@ -111,10 +118,15 @@ class SiteAgent:
             self.state.desired[:] = self._recall.load(clock.now().unix_ms / 1000.0)
         self._recalled = self.state.desired.copy()
         self.watch = MeterWatch(policy.meter_fresh_s, policy.meter_dead_s, 0.02 * policy.ceiling_w)
-        self.journal = PlanJournal(state_dir / "plan.pb")
+        self.journal = PlanJournal(state_dir / "plan.pb", background=True)
         self.book = PlanBook(
-            SitePolicy(site, policy.ceiling_w, policy.posture, event_lead_s), inventory, planner_keys, self.journal
+            SitePolicy(site, policy.ceiling_w, policy.posture, event_lead_s),
+            inventory,
+            planner_keys,
+            self.journal,
+            clock.now(),
         )
+        self.by_hand = ByHand(state_dir, self.book, clock, self._power_w, self._tell)
         counter = hardware.counter or Counter(most_w=min(1e9, MOST_RATIO * policy.protection_w))
         self.energy = EnergyBook(state_dir / "energy.json", counter, clock.now())
         self.inventory_message = inventory_message(inventory)
@@ -152,6 +164,8 @@ class SiteAgent:
                     self.say(EventKind.SPOOL_DEGRADED, f"spool file was not readable; set aside as {set_aside.name}")
                 self.say(EventKind.AGENT_STARTED, f"agent of site {self.site} started")
                 tasks.create_task(self.uplink.run(), name=f"uplink {self.site}")
+            handlers = self.by_hand.handlers | {"commission": self._commission_asked}
+            tasks.create_task(LocalControl(self._state_dir, handlers).run(), name=f"control {self.site}")
             tasks.create_task(self._govern(), name=f"governor {self.site}")
             tasks.create_task(self._remember(), name=f"recall {self.site}")
             tasks.create_task(self._keep_energy(), name=f"energy {self.site}")
@@ -236,7 +250,8 @@ class SiteAgent:
         self.pool_readings = list(self.hardware.pools.read(now))
         air = None if self.hardware.fans is None else self.hardware.fans.state()
         sensed = Sensed(self.table, self.polled_at_s, self.hardware.meter.newest(), self.pool_readings, air)
-        orders = self.book.orders(now)
+        self.by_hand.tick(now)
+        orders = self.by_hand.orders.limit(self.book.orders(now))
         if self.orders is None or orders.class_value is not self.orders.class_value:
             self.state.classes.set_value(orders.class_value)
         self.orders = orders
@@ -244,21 +259,13 @@ class SiteAgent:
         self.actions = actions
         self.table["desired_mode"][:] = self.state.desired
         for command in actions.modes:
-            log.info(
-                "command",
-                site=self.site,
-                mode=command.mode.value,
-                devices=len(command.rows),
-                expected_w=round(command.expected_w),
-                why=command.why,
-                plan=self.book.highest,
-            )
-            self.hardware.miners.command(command.rows, command.mode, now)
+            self._order(command, now)
         for limit in actions.limits:
             log.info("limit", site=self.site, pool=limit.pool, limit_w=round(limit.limit_w), why=limit.why)
             self.hardware.pools.set_limit(limit.pool, limit.limit_w, now)
         self._switch(actions)
         self._hold_fallbacks(actions, orders, now)
+        self._commission(sensed, actions, orders, now)
         self.energy.tick(sensed.meter, loads_w(actions.picture, self.policy), now, self._say_counter)
         self._notice(actions, now)
         self.counters.ticks_total += 1
@@ -266,6 +273,39 @@ class SiteAgent:
         self.counters.tick_s_max = max(self.counters.tick_s_max, self.counters.tick_s_last)
         self.counters.left_alone = {reason.value: count for reason, count in actions.left_alone.items()}
         return actions
+
+    def _commission(self, sensed: Sensed, actions: Actions, orders: Orders, now: Instant) -> None:
+        """A step test that a person asked for, and the stage that it earns."""
+
+        def command(rows: RowArray, mode: Mode, watts: float) -> None:
+            moved = ModeCommand(rows, mode, "step_test", watts)
+            self._order(moved, now)
+
+        self.commissioner.tick(self.state, sensed, actions, orders.ceiling_w, now, command, self.say)
+        stage = self.commissioner.stage()[0]
+        if stage is not self.policy.stage and not self.commissioner.running:
+            self.policy = replace(self.policy, stage=stage)
+
+    async def _commission_asked(self, request: Mapping[str, Any], asker: Asker) -> dict[str, Any]:
+        """What `gridpivot-agent commission` asks over the socket; the kernel says who asks."""
+        shape = self.commissioner.handle({**request, "by": asker.name}, self.policy.stage)
+        return {"answer": shape.model_dump(mode="json")}
+
+    def _power_w(self) -> float | None:
+        """What decisions rest on now: the meter, or its worst case [W]."""
+        return None if self.actions is None else self.actions.picture.assumed_w
+
+    def _order(self, command: ModeCommand, now: Instant) -> None:
+        log.info(
+            "command",
+            site=self.site,
+            mode=command.mode.value,
+            devices=len(command.rows),
+            expected_w=round(command.expected_w),
+            why=command.why,
+            plan=self.book.highest,
+        )
+        self.hardware.miners.command(command.rows, command.mode, now)
 
     def _hold_fallbacks(self, actions: Actions, orders: Orders, now: Instant) -> None:
         """A sign of life for whoever holds the GPUs' fallbacks; a site that only watches gives none."""
@@ -297,13 +337,22 @@ class SiteAgent:
         message: str,
         figures: Mapping[str, float] | None = None,
         plan_status: telemetry_pb2.PlanStatus | None = None,
+        *,
+        actor: str = "",
+        order_id: str = "",
     ) -> None:
         """An event: never dropped."""
         log.info("event", site=self.site, kind=kind.value, message=message)
         self.counters.events_total += 1
         if self._quiet:
             return
-        self._send(wire.LANE_EVENTS, event(kind, message, self._clock.now(), figures, plan_status))
+        now = self._clock.now()
+        self._send(wire.LANE_EVENTS, event(kind, message, now, figures, plan_status, actor=actor, order_id=order_id))
+
+    def _tell(
+        self, kind: EventKind, message: str, figures: Mapping[str, float] | None, *, actor: str, order_id: str
+    ) -> None:
+        self.say(kind, message, figures, actor=actor, order_id=order_id)
 
     def _say_counter(self, message: str, figures: Mapping[str, float]) -> None:
         self.say(EventKind.METER_COUNTER, message, figures)
@@ -316,6 +365,7 @@ class SiteAgent:
         notices.events(self.book.active_events(now))
         if self.uplink is not None:
             notices.disk(self.uplink.spool.degraded)
+        notices.plan_disk(self.book.degraded)
         notices.pools(pools_dead(self.table, self.policy), int((self.table["reason"] == Reason.NO_POOL.code).sum()))
         self._notice_applied(actions)
 
@@ -401,6 +451,11 @@ class SiteAgent:
             now,
         )
         message.devices_beat_s = self.device_beat.beat_s
+        message.degraded = self.book.degraded is not None or bool(
+            self.uplink is not None and self.uplink.spool.degraded
+        )
+        if self.by_hand.orders.ceiling_w is not None:
+            message.local_ceiling_w = self.by_hand.orders.ceiling_w
         self.counters.rollups_total += 1
         self._send(wire.LANE_SITE, message)
 

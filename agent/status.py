@@ -30,6 +30,13 @@ def status_of(agent: SiteAgent, now: Instant) -> AgentStatusShape:
         notes.append(f"spool: {uplink.spool.degraded}")
     if uplink is not None and not uplink.state.connected and uplink.state.last_error:
         notes.append(f"link: {uplink.state.last_error}")
+    for order in agent.by_hand.orders.orders.values():
+        until = "until released" if order.ends_unix_s is None else "for a time"
+        notes.append(
+            f"local order {order.order_id}: {order.kind} to {order.ceiling_w / 1e6:.3f} MW by {order.by}, {until}"
+        )
+    if agent.by_hand.trouble:
+        notes.append(f"local orders: {agent.by_hand.trouble}")
     certificate = agent.certificate
     if certificate is not None and certificate.waiting is not None:
         told = f"gridpivot identity approve {agent.site} --fingerprint {certificate.waiting[:16]} --reason ..."

@@ -27,3 +27,34 @@ class SiteShape(SiteFigures, Document):
     classes: list[ClassFigures] = Field(default_factory=list)
     pools: list[PoolFigures] = Field(default_factory=list)
     energy: EnergyFigures | None = None
+
+
+class FeederTestFigures(Figures):
+    """The step test of one feeder. Times [s] from the command until the meter had moved half; null = it did not."""
+
+    feeder: str
+    verdict: str
+    meaning: str
+    machines: int
+    feeder_w: float
+    expected_w: float
+    fell_w: float | None
+    fell_after_s: float | None
+    rose_w: float | None
+    rose_after_s: float | None
+    woke: bool
+    left_asleep: int
+
+
+class CommissionShape(Document):
+    """`gridpivot-agent commission --json`. `feeder` and `phase` are null while none is tested; `stage` is the one that the
+    site stands on, `stage_reason` why it is lower than the settings allow."""
+
+    running: bool
+    feeder: str | None
+    phase: str | None
+    feeders_left: int
+    stage: str
+    stage_reason: str
+    trouble: str = ""
+    results: list[FeederTestFigures] = Field(default_factory=list)

@@ -10,6 +10,7 @@ import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from agent.durable import replace_file
 from gridpivot.v1 import plan_pb2 as pb
 
 Identity = tuple[int, int]
@@ -67,14 +68,8 @@ class PlanJournal:
 
     def _write(self, signed: pb.SignedPlan, identity: Identity) -> str | None:
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(self._path, signed.SerializeToString())
-            _replace(self._fence, f"{identity[0]} {identity[1]}\n".encode())
-            directory = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            replace_file(self._path, signed.SerializeToString())
+            replace_file(self._fence, f"{identity[0]} {identity[1]}\n".encode())
         except OSError as error:
             return f"{self._path}: {error}"
         self.fence = max(self.fence, identity)
@@ -86,12 +81,3 @@ class PlanJournal:
             return int(epoch), int(version)
         except (OSError, ValueError):
             return 0, 0
-
-
-def _replace(path: Path, content: bytes) -> None:
-    fresh = path.with_suffix(path.suffix + ".new")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)

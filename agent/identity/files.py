@@ -21,6 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from agent.durable import replace_file
 from gridpivot.errors import GridpivotError, Refused, SettingsError
 from gridpivot.link.certificates import load_key
 from gridpivot.plan import key_id
@@ -48,7 +49,7 @@ def read_addresses(state_dir: Path) -> Addresses | None:
 def write_addresses(state_dir: Path, addresses: Addresses) -> None:
     """Keep them."""
     content = {"session_address": addresses.session, "operator_address": addresses.operator}
-    _replace(state_dir / "uplink.json", json.dumps(content, indent=1).encode(), 0o644)
+    replace_file(state_dir / "uplink.json", json.dumps(content, indent=1).encode(), 0o644)
 
 
 def is_enrolled(state_dir: Path) -> bool:
@@ -66,8 +67,8 @@ def write_pair(state_dir: Path, key_pem: bytes, chain_pem: bytes, stamp: str) ->
     place = tls / f"gen-{stamp}"
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _replace(place / "site.key", key_pem, 0o600)
-        _replace(place / "site.crt", chain_pem, 0o644)
+        replace_file(place / "site.key", key_pem, 0o600)
+        replace_file(place / "site.crt", chain_pem, 0o644)
         link = tls / "current.new"
         link.unlink(missing_ok=True)
         link.symlink_to(place.name)
@@ -105,11 +106,11 @@ def write_trust(state_dir: Path, ca_der: bytes, planner_keys: Mapping[str, bytes
         )
     for place in ("tls", "planner"):
         (state_dir / place).mkdir(mode=0o700, parents=True, exist_ok=True)
-    _replace(state_dir / "tls/ca.crt", ca_pem, 0o644)
+    replace_file(state_dir / "tls/ca.crt", ca_pem, 0o644)
     for name, pem in keys.items():
         path = state_dir / "planner" / f"{name}.pub"
         if not path.exists() or path.read_bytes() != pem:
-            _replace(path, pem, 0o644)
+            replace_file(path, pem, 0o644)
 
 
 def keep_pending_key(state_dir: Path, name: str, key_pem: bytes) -> bytes:
@@ -122,7 +123,7 @@ def keep_pending_key(state_dir: Path, name: str, key_pem: bytes) -> bytes:
             return there
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _replace(path, key_pem, 0o600)
+        replace_file(path, key_pem, 0o600)
     except OSError as error:
         raise SettingsError(
             f"{path}: cannot be written: {error.strerror}; correct the owner, or give --state-dir"
@@ -133,19 +134,6 @@ def keep_pending_key(state_dir: Path, name: str, key_pem: bytes) -> bytes:
 def drop_pending_key(state_dir: Path, name: str) -> None:
     """It has become the site's, or is of no use any more."""
     (state_dir / "tls" / f"{name}.key").unlink(missing_ok=True)
-
-
-def _replace(path: Path, content: bytes, mode: int) -> None:
-    """Whole or not at all, on disk before it counts; the mode is given at creation."""
-    beside = path.with_name(path.name + ".new")
-    beside.unlink(missing_ok=True)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    _sync(path.parent)
 
 
 def _sync(directory: Path) -> None:

@@ -142,6 +142,9 @@ def event(
     now: Instant,
     figures: Mapping[str, float] | None = None,
     plan_status: pb.PlanStatus | None = None,
+    *,
+    actor: str = "",
+    order_id: str = "",
 ) -> pb.SiteEvent:
     """A site event."""
     return pb.SiteEvent(
@@ -150,4 +153,6 @@ def event(
         message=message,
         plan_status=plan_status,
         figures=dict(figures or {}),
+        actor=actor,
+        order_id=order_id,
     )

@@ -57,6 +57,10 @@ def notes(operations: Operations, live: SiteLive, now: Instant) -> list[str]:
     ceiling_w = operations.ceiling_w(live.name, now)
     if ceiling_w < operations.terms[live.name].ceiling_w:
         said.append(f"ceiling lowered to {ceiling_w / 1e6:.2f} MW")
+    if rollup is not None and rollup.HasField("local_ceiling_w"):
+        said.append(f"ordered by hand at the site: at most {rollup.local_ceiling_w / 1e6:.2f} MW")
+    if rollup is not None and rollup.degraded:
+        said.append("the site's disk refuses: nothing is raised there")
     posted = operations.board.posted(live.name)
     if posted is not None and posted.state in (PlanState.REJECTED, PlanState.CLIPPED, PlanState.EXPIRED):
         said.append(f"plan {posted.state.value}" + (f" ({posted.state_reason})" if posted.state_reason else ""))

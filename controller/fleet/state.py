@@ -61,6 +61,13 @@ def own_ceiling_w(terms: SiteTerms, rollup: pb.SiteRollup | None) -> float:
     return min(terms.ceiling_w, rollup.site_ceiling_w)
 
 
+def local_ceiling_w(rollup: pb.SiteRollup | None) -> float:
+    """Lowest ceiling that somebody at the site has ordered by hand [W]; infinite without one."""
+    if rollup is None or not rollup.HasField("local_ceiling_w") or not rollup.local_ceiling_w >= 0.0:
+        return math.inf
+    return rollup.local_ceiling_w
+
+
 def fleet_state(
     sites: Sequence[tuple[SiteTerms, SiteLive]],
     book: MarketBook,
@@ -129,7 +136,7 @@ def _site(
     return SiteState(
         name=live.name,
         region=live.region,
-        ceiling_w=orders.overridden_ceiling_w(live.name, own_w, now),
+        ceiling_w=min(orders.overridden_ceiling_w(live.name, own_w, now), local_ceiling_w(rollup)),
         windows=orders.windows(live.name, own_w, now),
         classes=tuple(
             replace(class_state(c, classes.get(c.name)), feeder=terms.connection.feeder_of("classes", c.name))

@@ -8,7 +8,9 @@ their history lives at the site.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,8 +27,11 @@ from gridpivot.clock import Clock
 from gridpivot.link.cursors import LaneCursor
 from gridpivot.v1 import session_pb2 as session
 from gridpivot.v1 import telemetry_pb2 as pb
+from gridpivot.vocabulary import EventKind
 
 Key = tuple[str, bytes, int]  # site, boot id, lane
+# What is done at a site by hand goes into the audit too.
+LOCAL_ACTIONS = {EventKind.LOCAL_ORDER.value: "local-order", EventKind.LOCAL_RELEASE.value: "local-release"}
 Message = pb.SiteEvent | pb.SiteRollup | pb.DeviceReport | pb.Inventory
 
 
@@ -134,6 +139,8 @@ class LaneStore:
         if isinstance(message, pb.SiteEvent):
             row = {"occurred_at_unix_ms": message.occurred_at_unix_ms, "kind": message.kind[:64]}
             batch.rows[schema.site_events].append(identity | row | {"payload": message.SerializeToString()})
+            if message.kind in LOCAL_ACTIONS:
+                batch.rows[schema.audit].append(_audit_row(key, record.seq, message))
         elif isinstance(message, pb.SiteRollup):
             row = {
                 "observed_at_unix_ms": message.observed_at_unix_ms,
@@ -192,6 +199,25 @@ class LaneStore:
         self.records_committed += fresh
         self.records_repeated += repeated
         self.records_lost += lost
+
+
+def _audit_row(key: Key, seq: int, event: pb.SiteEvent) -> dict[str, Any]:
+    """What somebody ordered at a site, as an audit record of the moment it was ordered; the same record, once."""
+    site, boot_id, lane = key
+    identity = hashlib.sha256(f"{site}\0{boot_id.hex()}\0{lane}\0{seq}".encode()).hexdigest()[:16]
+    figures = {name: value for name, value in event.figures.items() if math.isfinite(value)}
+    return {
+        "audit_id": f"audit-{max(0, event.occurred_at_unix_ms):013d}-{identity}"[:64],
+        "at_unix_ms": event.occurred_at_unix_ms,
+        "actor": f"{event.actor[:64] or 'agent'}@{site}",
+        "role": "site",
+        "origin": site,
+        "action": LOCAL_ACTIONS[event.kind],
+        "reason": event.message[:1000],
+        "idempotency_key": None,
+        "request": json.dumps({"site": site, "order_id": event.order_id[:128], **figures}),
+        "response": "{}",
+    }
 
 
 async def _upsert(connection: AsyncConnection, table: Table, key: tuple[str, ...], rows: list[dict[str, Any]]) -> None:

@@ -100,7 +100,7 @@ def test_bare_machine_comes_up_says_what_it_lacks_reports_its_host_and_ends_clea
 
 def test_second_agent_on_a_state_directory_is_refused_in_one_line(run, tmp_path: Path) -> None:
     first = run()
-    done = agent("run", "--state-dir", tmp_path / "state")
+    done = agent("run", "--no-wait", "--state-dir", tmp_path / "state")
     assert done.returncode == 4
     assert done.stderr.splitlines() == [
         f"error: {tmp_path / 'state'}: another agent (pid {first.process.pid}) is running here; stop it first"

@@ -14,7 +14,7 @@ from gridpivot import dispatch_shapes, shapes
 from gridpivot import shapes_identity as identity
 from gridpivot.shapes import Document
 from gridpivot.shapes_backtest import AccountFigures, BacktestShape
-from gridpivot.shapes_site import EnergyFigures, SiteShape
+from gridpivot.shapes_site import CommissionShape, EnergyFigures, SiteShape
 
 pytestmark = pytest.mark.unit
 
@@ -80,6 +80,30 @@ EXAMPLES: dict[str, Document] = {
     "released": identity.ReleasedShape(event_id="event-1", sites=["falcon-1"], audit_id="audit-1"),
     "sites": shapes.SitesShape(fleet=FLEET, sites=[SITE]),
     "site": SiteShape(**SITE, classes=[CLASS], pools=[POOL], energy=ENERGY),
+    "commission": CommissionShape(
+        running=False,
+        feeder=None,
+        phase=None,
+        feeders_left=0,
+        stage="shed_only",
+        stage_reason="the step test earned shed_only only",
+        results=[
+            {
+                "feeder": "A",
+                "verdict": "passed",
+                "meaning": "the meter fell as it should",
+                "machines": 40,
+                "feeder_w": 4.2e6,
+                "expected_w": 126e3,
+                "fell_w": 121e3,
+                "fell_after_s": 4.0,
+                "rose_w": None,
+                "rose_after_s": None,
+                "woke": False,
+                "left_asleep": 0,
+            }
+        ],
+    ),
     "plan": shapes.PlanShape(
         site="falcon-1",
         epoch=3,
