@@ -14,6 +14,7 @@ from rich.table import Table
 
 from agent.cli_commission import commission
 from agent.cli_discover import discover
+from agent.cli_enroll import enroll
 from agent.cli_gpu_guard import gpu_guard
 from agent.cli_locks import lock, locks, unlock
 from agent.cli_options import Config, Json, StateDir, load_settings
@@ -44,6 +45,7 @@ def run(config: Config = None, state_dir: StateDir = None) -> None:
 
 
 app.command()(discover)
+app.command()(enroll)
 
 
 @app.command("check-config")

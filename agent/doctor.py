@@ -65,15 +65,25 @@ def _clock() -> CheckFigures:
 
 
 def _identity(settings: AgentSettings) -> CheckFigures:
-    from agent.service import load_planner_keys, uplink_target
+    from agent.service import addresses_of, load_planner_keys, uplink_target
+    from gridpivot.link.certificates import load_pem
 
-    if settings.uplink.address is None:
-        return CheckFigures(name="identity", outcome="skipped", detail="no controller in settings")
+    if addresses_of(settings) is None:
+        return CheckFigures(name="identity", outcome="skipped", detail="no controller in settings, and not enrolled")
     try:
         uplink_target(settings)
         keys = load_planner_keys(settings.path(settings.uplink.planner_keys))
     except GridpivotError as error:
         return CheckFigures(name="identity", outcome="failed", detail=str(error), remedy="enrol this site again")
+    ends = load_pem(settings.path(settings.uplink.certificate).read_bytes()).not_valid_after_utc
+    days = (ends.timestamp() - time.time()) / 86_400.0
+    if days < 0:
+        return CheckFigures(
+            name="identity",
+            outcome="failed",
+            detail=f"the certificate ran out on {ends:%Y-%m-%d}",
+            remedy="let the agent run: it asks to come back, and its log names the command for an admin",
+        )
     if not keys:
         return CheckFigures(
             name="identity",
@@ -81,7 +91,9 @@ def _identity(settings: AgentSettings) -> CheckFigures:
             detail="no planner key: no plan will be believed",
             remedy=f"put <key_id>.pub into {settings.path(settings.uplink.planner_keys)}",
         )
-    return CheckFigures(name="identity", outcome="ok", detail=f"certificate and {len(keys)} planner keys")
+    return CheckFigures(
+        name="identity", outcome="ok", detail=f"certificate good for {days:.0f} days, {len(keys)} planner keys"
+    )
 
 
 def _reach(name: str, address: str, port: int) -> CheckFigures:
@@ -98,9 +110,12 @@ def _reach(name: str, address: str, port: int) -> CheckFigures:
 
 
 def _controller(settings: AgentSettings) -> CheckFigures:
-    if settings.uplink.address is None:
-        return CheckFigures(name="controller", outcome="skipped", detail="no controller in settings")
-    host, _, port = settings.uplink.address.rpartition(":")
+    from agent.service import addresses_of
+
+    addresses = addresses_of(settings)
+    if addresses is None:
+        return CheckFigures(name="controller", outcome="skipped", detail="no controller in settings, and not enrolled")
+    host, _, port = addresses.session.rpartition(":")
     return _reach("controller", host, int(port) if port.isdigit() else 7443)
 
 

@@ -134,6 +134,13 @@ class AgentExporter:
         if uplink is None:
             return
         yield GaugeMetricFamily("gridpivot_uplink_connected", "1 while a session is up", float(uplink.state.connected))
+        certificate = self._agent.certificate
+        if certificate is not None and certificate.not_after_unix_s is not None:
+            yield GaugeMetricFamily(
+                "gridpivot_certificate_end_timestamp_seconds",
+                "End of the site's certificate (Unix time)",
+                certificate.not_after_unix_s,
+            )
         waiting = GaugeMetricFamily("gridpivot_spool_records", "Not acknowledged", labels=["lane"])
         dropped = CounterMetricFamily("gridpivot_spool_dropped", "Let go on purpose", labels=["lane"])
         for lane in LANES:

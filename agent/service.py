@@ -26,6 +26,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from agent.backends import Coils, Fallbacks, Meter, MeterSample, Miners, PoolReading, Pools, RowArray, SiteInventory
 from agent.commissioner import Commissioner
 from agent.exporter import AgentExporter
+from agent.identity.files import Addresses, read_addresses
+from agent.identity.upkeep import Upkeep
 from agent.settings import AgentSettings
 from agent.site import MOST_RATIO, Beats, Hardware, SiteAgent
 from agent.stage_record import meter_mark
@@ -156,8 +158,8 @@ def find_equipment(settings: AgentSettings, clock: Clock) -> Equipment:
             switches = ModbusCoils({f"{switch.level}:{switch.name}": switch for switch in settings.switches})
             found.switches = switches
             found.work.append(switches.run)
-    if settings.uplink.address is None:
-        found.missing.append("no controller in settings (uplink.address): this site works alone")
+    if addresses_of(settings) is None:
+        found.missing.append("no controller in settings (uplink.address), and not enrolled: this site works alone")
     return found
 
 
@@ -177,12 +179,38 @@ def load_planner_keys(directory: Path) -> dict[str, Ed25519PublicKey]:
 
 def uplink_target(settings: AgentSettings) -> UplinkTarget | None:
     """Where to dial, with this site's certificate; None when the site works alone."""
-    uplink = settings.uplink
-    if uplink.address is None:
+    uplink, addresses = settings.uplink, addresses_of(settings)
+    if addresses is None:
         return None
     own = KeyPair(read_secret(settings.path(uplink.key)), read_public(settings.path(uplink.certificate)))
     credentials = client_credentials(read_public(settings.path(uplink.ca)), own)
-    return UplinkTarget(uplink.address, credentials, settings.site)
+    return UplinkTarget(addresses.session, credentials, settings.site)
+
+
+def addresses_of(settings: AgentSettings) -> Addresses | None:
+    """Where the controller is: settings first, then what enrolment wrote down; None = this site works alone."""
+    uplink, enrolled = settings.uplink, read_addresses(settings.state_dir)
+    session = uplink.address or (enrolled.session if enrolled is not None else None)
+    if session is None:
+        return None
+    operator = uplink.operator_address or (enrolled.operator if enrolled is not None else None)
+    return Addresses(session, operator or f"{session.rpartition(':')[0]}:7444")
+
+
+def upkeep_of(settings: AgentSettings, agent: SiteAgent, clock: Clock) -> Upkeep | None:
+    """Who keeps the certificate alive; None where there is no link, or somebody else's files."""
+    uplink, addresses = settings.uplink, addresses_of(settings)
+    if addresses is None or not uplink.managed:
+        return None
+
+    def rotate() -> None:
+        target = uplink_target(settings)
+        if target is not None and agent.uplink is not None:
+            agent.book.trust(load_planner_keys(settings.path(uplink.planner_keys)))
+            agent.uplink.rotate(target)
+
+    paths = settings.path(uplink.ca), settings.path(uplink.certificate), settings.path(uplink.key)
+    return Upkeep(settings.site, settings.state_dir, addresses, paths, clock, rotate, agent.say)
 
 
 def take_lock(state_dir: Path) -> TextIO:
@@ -268,6 +296,10 @@ async def serve(settings: AgentSettings, clock: Clock | None = None) -> None:
             log.warning("wakes come at once", why=told)
         tasks = [asyncio.create_task(work()) for work in (*equipment.work, agent.run)]
         tasks += [asyncio.create_task(work(agent.say)) for work in equipment.telling]
+        upkeep = upkeep_of(settings, agent, clock)
+        if upkeep is not None:
+            agent.certificate = upkeep.state
+            tasks.append(asyncio.create_task(upkeep.run()))
         tasks.append(asyncio.create_task(_keep_status(agent, settings, clock)))
         tasks.append(asyncio.create_task(_settle_memory()))
         stopping = asyncio.ensure_future(stop.wait())

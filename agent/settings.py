@@ -24,11 +24,18 @@ DEFAULT_STATE = Path("/var/lib/gridpivot/agent")
 class UplinkSettings(Section):
     """Where the controller is, and this site's identity. Paths relative to the state directory."""
 
-    address: str | None = None  # host:7443; none = this site works alone
+    address: str | None = None  # host:7443; none = as enrolment wrote it down, or this site works alone
+    operator_address: str | None = None  # host:7444, for coming back after expiry; none = as enrolment wrote it down
     ca: Path = Path("tls/ca.crt")
     certificate: Path = Path("tls/site.crt")
     key: Path = Path("tls/site.key")
     planner_keys: Path = Path("planner")  # directory of <key_id>.pub, Ed25519, PEM
+
+    @property
+    def managed(self) -> bool:
+        """Whether key and certificate stand where enrolment puts them; elsewhere somebody else renews them."""
+        own = UplinkSettings()
+        return (self.ca, self.certificate, self.key) == (own.ca, own.certificate, own.key)
 
 
 class CircuitSettings(Section):

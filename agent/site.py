@@ -24,10 +24,12 @@ from agent.energy_book import EnergyBook
 from agent.governor.decide import decide
 from agent.governor.fallback import SlowRise, fallbacks_w
 from agent.governor.gates import pools_dead
-from agent.governor.lease import PlanBook, PlanJournal, SitePolicy
+from agent.governor.journal import PlanJournal
+from agent.governor.lease import PlanBook, SitePolicy
 from agent.governor.meter_watch import MeterWatch
 from agent.governor.recall import Recall
 from agent.governor.state import Actions, GovernorState, ModeCommand, Orders, Policy, Sensed
+from agent.identity.upkeep import CertificateState
 from agent.notices import Notices
 from agent.uplink.beat import DeviceBeat
 from agent.uplink.reports import event, inventory_message, loads_w, rollup
@@ -125,6 +127,7 @@ class SiteAgent:
         self.actions: Actions | None = None
         self.pool_readings: list[PoolReading] = []
         self.uplink: Uplink | None = None
+        self.certificate: CertificateState | None = None  # None = nobody here looks after it
         self._target, self._state_dir = target, state_dir
         self._applied: tuple[int, int] = (0, 0)
         self._steady = 0

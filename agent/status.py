@@ -30,6 +30,12 @@ def status_of(agent: SiteAgent, now: Instant) -> AgentStatusShape:
         notes.append(f"spool: {uplink.spool.degraded}")
     if uplink is not None and not uplink.state.connected and uplink.state.last_error:
         notes.append(f"link: {uplink.state.last_error}")
+    certificate = agent.certificate
+    if certificate is not None and certificate.waiting is not None:
+        told = f"gridpivot identity approve {agent.site} --fingerprint {certificate.waiting[:16]} --reason ..."
+        notes.append(f"certificate: has run out; an admin has to run: {told}")
+    elif certificate is not None and certificate.trouble:
+        notes.append(f"certificate: {certificate.trouble}")
     epoch, version = agent.book.highest
     table = agent.table
     hashing = device_state == DeviceState.HASHING.code
@@ -55,6 +61,9 @@ def status_of(agent: SiteAgent, now: Instant) -> AgentStatusShape:
         plan_epoch=epoch or None,
         plan_version=version or None,
         lease_remaining_s=agent.book.lease_remaining_s(now),
+        certificate_ends_at=None
+        if certificate is None or certificate.not_after_unix_s is None
+        else dt.datetime.fromtimestamp(certificate.not_after_unix_s, dt.UTC),
         spool=[]
         if uplink is None
         else [

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
+from controller.cli_identity import agent_token, operator
+from controller.cli_options import Config, Json, StateDir, load_settings
 from gridpivot import __version__, console
 from gridpivot.errors import SettingsError
 from gridpivot.shapes import CheckConfigShape
-
-if TYPE_CHECKING:
-    from controller.settings import ControllerSettings
 
 app = typer.Typer(
     help="The process in the middle: sees all sites, prices every megawatt, sends plans.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-Config = Annotated[
-    Path | None, typer.Option("--config", "-c", help="TOML file; default /etc/gridpivot/controller.toml if it exists.")
-]
-StateDir = Annotated[Path | None, typer.Option(help="Directory of the database and the keys; over the settings' own.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+app.add_typer(agent_token, name="agent-token")
+app.add_typer(operator, name="operator")
 
 
 def _version(wanted: bool) -> None:
@@ -40,19 +36,6 @@ def controller(
     """The process in the middle: sees all sites, prices every megawatt, sends plans."""
 
 
-def _settings(config: Path | None, state_dir: Path | None) -> ControllerSettings:
-    import os
-
-    from controller.settings import DEFAULT_CONFIG, ENV_PREFIX, ControllerSettings
-    from gridpivot.settings import load
-
-    environ = dict(os.environ)
-    if state_dir is not None:
-        environ[f"{ENV_PREFIX}__STATE_DIR"] = str(state_dir)
-    path = config if config is not None else (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
-    return load(ControllerSettings, path, ENV_PREFIX, environ)
-
-
 @app.command()
 def run(config: Config = None, state_dir: StateDir = None) -> None:
     """Run until SIGTERM or Ctrl-C."""
@@ -61,7 +44,7 @@ def run(config: Config = None, state_dir: StateDir = None) -> None:
     from controller import service
     from gridpivot import observability
 
-    settings = _settings(config, state_dir)
+    settings = load_settings(config, state_dir)
     observability.configure(settings.log.style, settings.log.level)
     if not settings.sites:
         raise SettingsError("no sites in the settings; add a [[sites]] table with name, region and ceiling_mw")
@@ -73,7 +56,7 @@ def check_config(config: Config = None, state_dir: StateDir = None, as_json: Jso
     """Read the settings as `run` would, and say what is wrong with them."""
     path = str(config) if config is not None else None
     try:
-        settings = _settings(config, state_dir)
+        settings = load_settings(config, state_dir)
         problems: list[str] = []
         notes = [f"{len(settings.sites)} sites in {len({s.region for s in settings.sites})} regions"]
         if not settings.sites:
@@ -100,16 +83,21 @@ def init(
     host: Annotated[
         list[str] | None, typer.Option(help="Name or address that sites dial; may be given more than once.")
     ] = None,
+    ca_cert: Annotated[Path | None, typer.Option(help="A CA made elsewhere (PEM); with --ca-key.")] = None,
+    ca_key: Annotated[Path | None, typer.Option(help="Its key (PEM, 0600).")] = None,
 ) -> None:
     """Make the state directory with CA, server certificate, planner key and operator token. Overwrites nothing."""
     import datetime as dt
     import socket
 
-    from controller.identity.files import make_identity
+    from controller.identity.files import make_identity, outside_authority
 
-    settings = _settings(config, state_dir)
+    if (ca_cert is None) != (ca_key is None):
+        raise SettingsError("--ca-cert and --ca-key go together; give both, or neither to make a CA here")
+    authority = outside_authority(ca_cert, ca_key) if ca_cert is not None and ca_key is not None else None
+    settings = load_settings(config, state_dir)
     hosts = host or [socket.getfqdn(), "localhost", "127.0.0.1"]
-    made = make_identity(settings, fleet, hosts, dt.datetime.now(dt.UTC))
+    made = make_identity(settings, fleet, hosts, dt.datetime.now(dt.UTC), authority)
     out = Console(highlight=False)
     for path in made.public:
         out.print(f"  {path}", soft_wrap=True)
@@ -133,7 +121,7 @@ def support_bundle(
 
     trouble, settings = "", None
     try:
-        settings = _settings(config, state_dir)
+        settings = load_settings(config, state_dir)
     except SettingsError as error:
         trouble = str(error)
     path = config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)

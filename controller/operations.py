@@ -173,6 +173,10 @@ class Operations:
         """End a grid event before its time, or one without an end; raises Refused for one that is not to be ended."""
         now = self.clock.now()
         event = self.orders.by_id.get(event_id)
+        earlier = await self.ledger.audited(f"{caller.name}:{key}") if key else None
+        if earlier is not None:  # a retry; the event may have been forgotten meanwhile
+            answer = json.loads(earlier.response)
+            return EventDone(answer["event_id"], tuple(answer["sites"]), earlier.audit_id, repeated=True)
         if event is None or event.kind is not OrderKind.EVENT:
             raise Refused(f"no grid event {event_id!r}; see gridpivot event list")
         if event.over(now) and event.released_at_unix_ms is None:
@@ -181,9 +185,9 @@ class Operations:
             raise Refused("a reason is needed; it goes into the audit record (--reason)")
         after = self.orders.releasing((event_id,), now)
         request = json.dumps({"event_id": event_id})
-        answer = json.dumps({"event_id": event_id, "sites": event.sites})
+        told = json.dumps({"event_id": event_id, "sites": event.sites})
         done = await self._record(
-            _entry(caller, "event-release", reason, request, answer, key), [after.by_id[event_id]], now
+            _entry(caller, "event-release", reason, request, told, key), [after.by_id[event_id]], now
         )
         return EventDone(event_id, event.sites, done.audit_id, done.repeated)
 

@@ -21,7 +21,8 @@ from controller.fleet.state import SiteTerms
 from controller.fleet.tables import Fleet
 from controller.identity.enrolment import Enrolment
 from controller.identity.files import load_ca
-from controller.identity.gate import open_gate
+from controller.identity.gate import Gate, open_gate
+from controller.identity.metrics import IdentityCollector
 from controller.identity.upkeep import OwnCertificate, enrolment_terms
 from controller.link.enrolment import EnrolmentServicer
 from controller.link.servicer import LinkTiming, SessionServicer
@@ -86,6 +87,10 @@ class ControllerService:
         self.ports: Ports | None = None
         self.operations: Operations | None = None  # for whoever runs a controller inside his own process
         self.loop: PlanLoop | None = None
+        self.enrolment: Enrolment | None = None
+        self.store: Store | None = None
+        self.gate: Gate | None = None
+        self.identity_decisions: IdentityDecisions | None = None
         self._stack = AsyncExitStack()
         self._loop_task: asyncio.Task[None] | None = None
 
@@ -135,9 +140,9 @@ class ControllerService:
             start_unix_s=dispatch.start_unix_s,
             speed=dispatch.speed,
         )
-        store = await Store.open(settings.state_dir / "controller.db", clock)
+        self.store = store = await Store.open(settings.state_dir / "controller.db", clock)
         stack.push_async_callback(store.close)
-        gate = await open_gate(store.identities, clock, token)
+        self.gate = gate = await open_gate(store.identities, clock, token)
         fleet = Fleet((s.name, s.region) for s in settings.sites)
         board = PlanBoard(store.ledger.record_status)
         memory = SiteMemory(fleet, book, store.peaks, clock, {s.name: s.tariff for s in settings.sites}, dispatch.speed)
@@ -180,13 +185,12 @@ class ControllerService:
         timing = LinkTiming(settings.link.heartbeat_ms, settings.link.dead_after_ms, settings.link.window_bytes)
         sessions = SessionServicer(fleet, store, board, timing, clock, gate)
         gate.on_change = sessions.look_again
-        enrolment = Enrolment(
+        self.enrolment = enrolment = Enrolment(
             authority, enrolment_terms(settings, signer), store.identities, gate, clock, terms.__contains__
         )
         enrolments: dict[str, int] = {}
-        answering = OperatorServicer(
-            operations, loop, gate, IdentityDecisions(store.identities, store.ledger, gate, clock)
-        )
+        self.identity_decisions = decisions = IdentityDecisions(store.identities, store.ledger, gate, clock)
+        answering = OperatorServicer(operations, loop, gate, decisions)
 
         def link_figures() -> LinkFigures:
             counters = sessions.counters
@@ -194,7 +198,14 @@ class ControllerService:
             return LinkFigures(counters.sessions_total, refused, counters.bad_records_total, counters.bytes_total)
 
         http = await self._http(
-            stack, metrics_route(registry(FleetCollector(operations, loop, store, link_figures), settling))
+            stack,
+            metrics_route(
+                registry(
+                    FleetCollector(operations, loop, store, link_figures),
+                    settling,
+                    IdentityCollector(gate, enrolments, sessions.counters.refused_total, sessions.counters.ended_total),
+                )
+            ),
         )
         operator = await self._grpc(
             stack,

@@ -8,25 +8,20 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from ctl import decisions, plans
+from ctl import decisions, events, identities, plans
 from ctl.options import (
     LOCAL,
     SOLVING_S,
     Address,
     Ca,
-    CeilingMw,
-    CeilingPct,
-    End,
+    Cert,
     Json,
     Key,
-    Product,
+    KeyFile,
     Reason,
     Site,
-    Sites,
-    Start,
     TokenFile,
     ask,
-    event_fields,
 )
 from gridpivot import __version__, console
 from gridpivot.errors import Refused, SettingsError
@@ -36,8 +31,9 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-events = typer.Typer(help="Grid events: a ceiling over sites for a time.", no_args_is_help=True)
-app.add_typer(events, name="event")
+app.add_typer(events.app, name="event")
+app.add_typer(identities.app, name="identity")
+app.command("audit")(identities.audit)
 app.add_typer(plans.app, name="plan")
 app.command("decisions")(decisions.decisions)
 app.command("replay")(decisions.replay)
@@ -57,12 +53,21 @@ def gridpivot(
 
 
 @app.command()
-def sites(address: Address = LOCAL, ca: Ca = None, token_file: TokenFile = None, as_json: Json = False) -> None:
+def sites(
+    address: Address = LOCAL,
+    ca: Ca = None,
+    token_file: TokenFile = None,
+    cert: Cert = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
+) -> None:
     """All sites now, and the fleet's totals."""
     from ctl import shaping, tables
     from gridpivot.v1 import operator_pb2 as op
 
-    answer = ask("ListSites", op.ListSitesRequest(), op.ListSitesResponse, address, ca, token_file)
+    answer = ask(
+        "ListSites", op.ListSitesRequest(), op.ListSitesResponse, address, ca, token_file, cert=cert, key_file=key_file
+    )
     shape = shaping.sites_shape(answer)
     if as_json:
         console.print_json(shape)
@@ -72,13 +77,28 @@ def sites(address: Address = LOCAL, ca: Ca = None, token_file: TokenFile = None,
 
 @app.command()
 def site(
-    name: Site, address: Address = LOCAL, ca: Ca = None, token_file: TokenFile = None, as_json: Json = False
+    name: Site,
+    address: Address = LOCAL,
+    ca: Ca = None,
+    token_file: TokenFile = None,
+    cert: Cert = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
 ) -> None:
     """One site with its miners and AI pools."""
     from ctl import shaping, tables
     from gridpivot.v1 import operator_pb2 as op
 
-    answer = ask("ListSites", op.ListSitesRequest(sites=[name]), op.ListSitesResponse, address, ca, token_file)
+    answer = ask(
+        "ListSites",
+        op.ListSitesRequest(sites=[name]),
+        op.ListSitesResponse,
+        address,
+        ca,
+        token_file,
+        cert=cert,
+        key_file=key_file,
+    )
     shape = shaping.site_shape(answer.sites[0])
     if as_json:
         console.print_json(shape)
@@ -93,13 +113,25 @@ def explain(
     address: Address = LOCAL,
     ca: Ca = None,
     token_file: TokenFile = None,
+    cert: Cert = None,
+    key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Which constraint binds at a site now and ahead, what it costs, and what a change would be worth."""
     from ctl import shaping, tables
     from gridpivot.v1 import operator_pb2 as op
 
-    answer = ask("Explain", op.ExplainRequest(site=name), op.ExplainResponse, address, ca, token_file, SOLVING_S)
+    answer = ask(
+        "Explain",
+        op.ExplainRequest(site=name),
+        op.ExplainResponse,
+        address,
+        ca,
+        token_file,
+        SOLVING_S,
+        cert=cert,
+        key_file=key_file,
+    )
     shape = shaping.explain_shape(answer)
     if as_json:
         console.print_json(shape)
@@ -118,6 +150,8 @@ def override(
     address: Address = LOCAL,
     ca: Ca = None,
     token_file: TokenFile = None,
+    cert: Cert = None,
+    key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Lower a site's ceiling, or let go of what was lowered. Never raises it above the site's own."""
@@ -134,45 +168,12 @@ def override(
         reason=reason,
         idempotency_key=key or uuid.uuid4().hex,
     )
-    answer = ask("SetOverride", request, op.SetOverrideResponse, address, ca, token_file)
+    answer = ask("SetOverride", request, op.SetOverrideResponse, address, ca, token_file, cert=cert, key_file=key_file)
     shape = shapes.OverrideShape(site=name, released=release, ceiling_w=answer.ceiling_w, audit_id=answer.audit_id)
     if as_json:
         console.print_json(shape)
     else:
         tables.show(f"{name}: ceiling now {tables.mw(shape.ceiling_w)} (audit {shape.audit_id})")
-
-
-@events.command("create")
-def create_event(
-    names: Sites,
-    reason: Reason,
-    ceiling_pct: CeilingPct = None,
-    ceiling_mw: CeilingMw = None,
-    start: Start = "now",
-    end: End = None,
-    product: Product = "",
-    key: Key = None,
-    address: Address = LOCAL,
-    ca: Ca = None,
-    token_file: TokenFile = None,
-    as_json: Json = False,
-) -> None:
-    """Create a grid event, or call capacity that was sold."""
-    from ctl import tables
-    from gridpivot import shapes
-    from gridpivot.v1 import operator_pb2 as op
-
-    request = op.CreateEventRequest(
-        **event_fields(names, ceiling_pct, ceiling_mw, start, end, product=product),
-        reason=reason,
-        idempotency_key=key or uuid.uuid4().hex,
-    )
-    answer = ask("CreateEvent", request, op.CreateEventResponse, address, ca, token_file)
-    shape = shapes.EventShape(event_id=answer.event_id, sites=list(answer.sites), audit_id=answer.audit_id)
-    if as_json:
-        console.print_json(shape)
-    else:
-        tables.show(f"event {shape.event_id} over {', '.join(shape.sites)} (audit {shape.audit_id})")
 
 
 @app.command(

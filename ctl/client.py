@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import grpc
 
 from gridpivot.errors import GridpivotError, Refused, SettingsError, Unreachable
-from gridpivot.link.credentials import CLIENT_OPTIONS, client_credentials, read_public, read_secret
+from gridpivot.link.credentials import CLIENT_OPTIONS, KeyPair, client_credentials, read_public, read_secret
 from gridpivot.v1 import operator_pb2_grpc
 
 Answer = TypeVar("Answer")
@@ -33,6 +33,8 @@ class Controller:
     address: str
     ca: Path | None
     token_file: Path | None
+    cert: Path | None = None
+    key_file: Path | None = None
 
 
 class Client:
@@ -41,7 +43,7 @@ class Client:
     def __init__(self, stub: operator_pb2_grpc.OperatorServiceStub, address: str, token: str) -> None:
         self.stub = stub
         self._address = address
-        self._metadata = (("authorization", f"Bearer {token}"),)
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
 
     def call(self, method: Any, request: Any, answer: type[Answer], deadline_s: float) -> Answer:
         """One answer to one request within `deadline_s`; `method` is one of the stub's."""
@@ -58,12 +60,18 @@ def connected(controller: Controller) -> Iterator[Client]:
     """A client for the length of a command; raises SettingsError when it does not know whom to trust."""
     if controller.ca is None:
         raise SettingsError("no CA to trust; give --ca FILE or GRIDPIVOT_CA (the controller's tls/ca.crt)")
-    if controller.token_file is None:
+    own, token = None, ""
+    if controller.cert is not None and controller.key_file is not None:
+        own = KeyPair(read_secret(controller.key_file), read_public(controller.cert))
+    elif controller.cert is not None or controller.key_file is not None:
+        raise SettingsError("--cert and --key go together; give both, or --token-file")
+    elif controller.token_file is None:
         raise SettingsError(
-            "no token; give --token-file FILE or GRIDPIVOT_TOKEN_FILE (the controller's operator.token)"
+            "no token; give --token-file FILE or GRIDPIVOT_TOKEN_FILE (the controller's operator.token), or --cert and --key"
         )
-    token = read_secret(controller.token_file).decode("ascii", "replace").strip()
-    credentials = client_credentials(read_public(controller.ca), None)
+    else:
+        token = read_secret(controller.token_file).decode("ascii", "replace").strip()
+    credentials = client_credentials(read_public(controller.ca), own)
     with grpc.secure_channel(controller.address, credentials, options=list(CLIENT_OPTIONS)) as channel:
         yield Client(operator_pb2_grpc.OperatorServiceStub(channel), controller.address, token)
 
@@ -72,7 +80,9 @@ def _sentence(error: grpc.RpcError, address: str) -> GridpivotError:
     code, details = error.code(), " ".join((error.details() or "").split())
     if code in NO_ANSWER:
         hint = "no answer in time" if code is grpc.StatusCode.DEADLINE_EXCEEDED else details
-        if "CERTIFICATE_VERIFY_FAILED" in details or "Hostname Verification" in details:
+        if any(
+            word in details for word in ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification", "Tls handshake failed")
+        ):
             hint = "its certificate is not from this CA or not for this name; check --ca and --controller"
         return Unreachable(f"controller {address}: {hint}; is it running, and is this its operator port?")
     if code in SAID_NO:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ctl.options import LOCAL, SOLVING_S, Address, Ca, Json, TokenFile, ask
+from ctl.options import LOCAL, SOLVING_S, Address, Ca, Cert, Json, KeyFile, TokenFile, ask
 from gridpivot import console
 
 
@@ -15,6 +15,8 @@ def decisions(
     address: Address = LOCAL,
     ca: Ca = None,
     token_file: TokenFile = None,
+    cert: Cert = None,
+    key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """The newest decisions of dispatch, newest last."""
@@ -22,7 +24,9 @@ def decisions(
     from gridpivot.v1 import operator_pb2 as op
 
     request = op.ListDecisionsRequest(limit=limit)
-    answer = ask("ListDecisions", request, op.ListDecisionsResponse, address, ca, token_file)
+    answer = ask(
+        "ListDecisions", request, op.ListDecisionsResponse, address, ca, token_file, cert=cert, key_file=key_file
+    )
     shape = shaping.decisions_shape(answer)
     if as_json:
         console.print_json(shape)
@@ -35,6 +39,8 @@ def replay(
     address: Address = LOCAL,
     ca: Ca = None,
     token_file: TokenFile = None,
+    cert: Cert = None,
+    key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """Take a decision again from its record and compare it bit for bit; exit code 1 if anything differs."""
@@ -42,7 +48,17 @@ def replay(
     from gridpivot.v1 import operator_pb2 as op
 
     request = op.ReplayDecisionRequest(decision_id=decision)
-    answer = ask("ReplayDecision", request, op.ReplayDecisionResponse, address, ca, token_file, SOLVING_S)
+    answer = ask(
+        "ReplayDecision",
+        request,
+        op.ReplayDecisionResponse,
+        address,
+        ca,
+        token_file,
+        SOLVING_S,
+        cert=cert,
+        key_file=key_file,
+    )
     shape = shaping.replay_shape(answer)
     if as_json:
         console.print_json(shape)

@@ -18,6 +18,11 @@ TokenFile = Annotated[
     Path | None,
     typer.Option("--token-file", envvar="GRIDPIVOT_TOKEN_FILE", help="File with the operator token (0600)."),
 ]
+Cert = Annotated[
+    Path | None,
+    typer.Option("--cert", envvar="GRIDPIVOT_CERT", help="Operator's certificate, instead of a token; port 7443."),
+]
+KeyFile = Annotated[Path | None, typer.Option("--key", envvar="GRIDPIVOT_KEY", help="Key of that certificate (0600).")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Site = Annotated[str, typer.Argument(help="Site name.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; goes into the audit record.")]
@@ -45,11 +50,14 @@ def ask(
     ca: Path | None,
     token_file: Path | None,
     deadline_s: float = DEADLINE_S,
+    *,
+    cert: Path | None = None,
+    key_file: Path | None = None,
 ) -> Any:
     """One call; the heavy import waits until there is one."""
     from ctl.client import Controller, connected
 
-    with connected(Controller(address, ca, token_file)) as client:
+    with connected(Controller(address, ca, token_file, cert, key_file)) as client:
         return client.call(getattr(client.stub, method), request, answer, deadline_s)
 
 

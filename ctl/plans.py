@@ -14,8 +14,10 @@ from ctl.options import (
     Ca,
     CeilingMw,
     CeilingPct,
+    Cert,
     End,
     Json,
+    KeyFile,
     Product,
     Site,
     Sites,
@@ -46,13 +48,28 @@ app = typer.Typer(
 
 @app.command("show")
 def show(
-    name: Site, address: Address = LOCAL, ca: Ca = None, token_file: TokenFile = None, as_json: Json = False
+    name: Site,
+    address: Address = LOCAL,
+    ca: Ca = None,
+    token_file: TokenFile = None,
+    cert: Cert = None,
+    key_file: KeyFile = None,
+    as_json: Json = False,
 ) -> None:
     """The plan in force at a site, and what became of it; `gridpivot plan NAME` does the same."""
     from ctl import shaping, tables
     from gridpivot.v1 import operator_pb2 as op
 
-    answer = ask("GetPlan", op.GetPlanRequest(site=name), op.GetPlanResponse, address, ca, token_file)
+    answer = ask(
+        "GetPlan",
+        op.GetPlanRequest(site=name),
+        op.GetPlanResponse,
+        address,
+        ca,
+        token_file,
+        cert=cert,
+        key_file=key_file,
+    )
     shape = shaping.plan_shape(name, answer)
     if as_json:
         console.print_json(shape)
@@ -72,6 +89,8 @@ def preview(
     address: Address = LOCAL,
     ca: Ca = None,
     token_file: TokenFile = None,
+    cert: Cert = None,
+    key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
     """What a grid event would do: MW, machines and dollars. Nothing is recorded and nothing is sent."""
@@ -79,7 +98,17 @@ def preview(
     from gridpivot.v1 import operator_pb2 as op
 
     request = op.PreviewEventRequest(**event_fields(names, ceiling_pct, ceiling_mw, start, end, product=product))
-    answer = ask("PreviewEvent", request, op.PreviewEventResponse, address, ca, token_file, SOLVING_S)
+    answer = ask(
+        "PreviewEvent",
+        request,
+        op.PreviewEventResponse,
+        address,
+        ca,
+        token_file,
+        SOLVING_S,
+        cert=cert,
+        key_file=key_file,
+    )
     shape = shaping.preview_shape(answer)
     if as_json:
         console.print_json(shape)

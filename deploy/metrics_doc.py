@@ -24,12 +24,15 @@ from agent.asic.transport import Endpoint
 from agent.backends import Miners
 from agent.exporter import AgentExporter
 from agent.exposition import SERIES
+from agent.identity.upkeep import CertificateState
 from agent.site import Hardware, SiteAgent
 from agent.uplink.session import Uplink, UplinkTarget
 from controller.board import PlanBoard
 from controller.dispatch.solve import Planner
 from controller.exporter import FleetCollector
 from controller.fleet.tables import Fleet
+from controller.identity.gate import open_gate
+from controller.identity.metrics import IdentityCollector
 from controller.markets.book import MarketBook
 from controller.markets.settings import MarketSettings
 from controller.operations import Operations
@@ -119,6 +122,8 @@ async def controller_rows(directory: Path) -> list[Row]:
     )
     try:
         rows = list(rows_of(FleetCollector(operations, loop, store).collect()))
+        gate = await open_gate(store.identities, clock, "0123456789abcdef")
+        rows += rows_of(IdentityCollector(gate, {}, {}, {}).collect())
     finally:
         await store.close()
     with_region = [Row(r.name, r.kind, "`site`, `region`, `agent_version`", r.meaning) for r in rows[:1]]
@@ -146,6 +151,7 @@ async def agent_rows(directory: Path) -> list[Row]:
         on_link=lambda _up, _why: None,
         inventory_wanted=lambda: None,
     )
+    agent.certificate = CertificateState(not_after_unix_s=0.0)
     try:
         for tick in range(SETTLE_TICKS):
             now = Instant(began.monotonic_s + tick, began.unix_s + tick)

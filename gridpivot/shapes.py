@@ -300,6 +300,7 @@ class AgentStatusShape(Document):
     plan_epoch: int | None = None
     plan_version: int | None = None
     lease_remaining_s: float | None = None
+    certificate_ends_at: datetime | None = None
     spool: list[SpoolFigures] = []
     notes: list[str] = []
 

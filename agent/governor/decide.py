@@ -118,11 +118,11 @@ def _act(tick: _Tick, sensed: Sensed, standing: Standing, now: Estimate, orders:
     state, policy, now_s = tick.state, tick.policy, tick.now_s
     limits = effective_limits(state, sensed, now_s)
     wish_list = wishes(state, sensed, limits, orders, policy)
-    _restart(tick, sensed, standing, now, target_w)
+    _restart(tick, sensed, standing, now, target_w if orders.may_raise else float("-inf"))
     hot = np.flatnonzero(overheating(state, sensed, policy, now_s) & ~standing.locked)
     if len(hot):
         tick.command(hot, Mode.SLEEP, "no_airflow")
-    trusted, full = now.trust is MeterTrust.TRUSTED, policy.stage is Stage.FULL
+    trusted, full = now.trust is MeterTrust.TRUSTED, policy.stage is Stage.FULL and orders.may_raise
     gap_w = max(0.0, now.likely_w - now.base_w)
     # A small part of an AI step may be covered by fast mining after the fact.
     allow_w = min(policy.fast_reserve_ratio * policy.ceiling_w, gap_w) if trusted else 0.0
@@ -243,7 +243,8 @@ def _economics(
     tick.fans, room_w = air.fans, room_w - air.rise_w
     up, why = admit_wakes(state, sensed, air.still, moves.up, policy)
     tick.refused += why
-    blocked = shedding or over_w > 0.0 or now.trust is not MeterTrust.TRUSTED or policy.stage is not Stage.FULL
+    blocked = shedding or over_w > 0.0 or now.trust is not MeterTrust.TRUSTED
+    blocked = blocked or policy.stage is not Stage.FULL or not orders.may_raise
     if blocked or room_w <= 0.0 or not up:
         if blocked or room_w <= 0.0:
             state.room_since_s = None

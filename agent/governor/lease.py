@@ -7,16 +7,17 @@ and is renewed by heartbeats that name the plan.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from agent.backends import SiteInventory
+from agent.governor.journal import Identity, PlanJournal
 from agent.governor.state import Orders
+from agent.governor.windows import Window, accepted, restored
 from gridpivot import plan as plans
 from gridpivot.clock import Instant
 from gridpivot.errors import BadPlan
@@ -25,72 +26,7 @@ from gridpivot.v1 import telemetry_pb2 as telemetry
 from gridpivot.vocabulary import AiPriority, PlanRefusal, PlanState, Posture, Rung
 
 KEEP_AGAIN_S = 5.0  # how often a refusing disk is tried again
-
-
-class PlanJournal:
-    """Highest plan accepted, on disk before it is acted upon. One file, replaced whole, fsynced."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.degraded: str | None = None
-        self.kept_at_unix_s = float("-inf")  # wall clock of the last write: time has not been earlier since
-
-    def load(self) -> pb.SignedPlan | None:
-        """The plan kept, None when there is none or it does not parse."""
-        try:
-            kept = pb.SignedPlan.FromString(self._path.read_bytes())
-            self.kept_at_unix_s = self._path.stat().st_mtime
-            return kept
-        except FileNotFoundError:
-            return None
-        except Exception as error:  # protobuf's DecodeError has no public base on every runtime
-            self.degraded = f"{self._path}: {error}"
-            return None
-
-    def keep(self, signed: pb.SignedPlan) -> bool:
-        """Write and fsync; False (and `degraded`) when the disk refuses."""
-        fresh = self._path.with_suffix(".new")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with fresh.open("wb") as file:
-                file.write(signed.SerializeToString())
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(self._path)
-            directory = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
-        except OSError as error:
-            self.degraded = f"{self._path}: {error}"
-            return False
-        self.degraded = None
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """An accepted event on both clocks. After a reboot the monotonic start is None (unknown), or minus infinity (it had
-    begun before); the monotonic end is None, and the window holds until a newer plan no longer names it."""
-
-    event_id: str
-    ceiling_w: float
-    starts_unix_s: float
-    ends_unix_s: float | None
-    starts_monotonic_s: float | None
-    ends_monotonic_s: float | None
-
-    def active(self, now: Instant, lead_s: float = 0.0) -> bool:
-        """Whether it is in force; `lead_s` begins early, so that slow families are down in time."""
-        started = now.unix_s >= self.starts_unix_s - lead_s
-        if self.starts_monotonic_s is not None:
-            started = started or now.monotonic_s >= self.starts_monotonic_s - lead_s
-        if self.ends_unix_s is None:
-            return started
-        over = now.unix_s >= self.ends_unix_s
-        over = over and self.ends_monotonic_s is not None and now.monotonic_s >= self.ends_monotonic_s
-        return started and not over
+HANGS_AFTER_S = 5.0  # a write that takes longer is a disk that refuses
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +48,9 @@ class PlanBook:
         inventory: SiteInventory,
         keys: Mapping[str, Ed25519PublicKey],
         journal: PlanJournal,
+        now: Instant | None = None,
     ) -> None:
+        """`now` is the moment of the start; without it the wall clock is taken on trust."""
         self._policy, self._inventory, self._keys, self._journal = policy, inventory, keys, journal
         self._classes = {c.name: index for index, c in enumerate(inventory.classes)}
         self._pools = {p.name: index for index, p in enumerate(inventory.pools)}
@@ -122,20 +60,55 @@ class PlanBook:
         self._windows: dict[str, Window] = {}
         self._modes: np.ndarray | None = None
         self._value: np.ndarray | None = None
-        self._unkept: pb.SignedPlan | None = None  # accepted, but the disk refused it
-        self._unkept_tried_s = float("-inf")
+        self._next: tuple[pb.Plan, float, float] | None = None  # accepted, not yet to be applied; both clocks
+        self._unkept: pb.SignedPlan | None = None  # accepted, not (yet) durable
+        self._unkept_since_s = self._unkept_tried_s = float("-inf")
+        self._writing: tuple[pb.SignedPlan, Future[str | None]] | None = None
         self._durable_ceiling_w = float("inf")
         self._durable_windows: dict[str, Window] = {}
+        self._released: dict[str, float] = {}  # events ended by hand at the site, with the start that was meant
+        self._ahead_s = 0.0  # controller's wall clock less ours, as the last welcome told
         kept = journal.load()
         if kept is not None:
-            self._restore(kept)
+            self._restore(kept, now)
 
     @property
-    def highest(self) -> tuple[int, int]:
+    def highest(self) -> Identity:
         """(epoch, version) of the newest plan ever accepted here; (0, 0) before the first."""
-        return (0, 0) if self.plan is None else (self.plan.epoch, self.plan.version)
+        newest = self._next[0] if self._next is not None else self.plan
+        return max(self._journal.fence, (0, 0) if newest is None else (newest.epoch, newest.version))
 
-    def _restore(self, kept: pb.SignedPlan) -> None:
+    @property
+    def degraded(self) -> str | None:
+        """Why nothing may be raised on the plan: the disk; None when it holds what is in force."""
+        return self._journal.degraded
+
+    def note_controller_clock(self, ahead_s: float) -> None:
+        """How far the controller's clock is ahead of ours: events are reckoned by the controller's."""
+        self._ahead_s = ahead_s
+
+    def release(self, event_id: str) -> bool:
+        """Somebody at the site ends an event; it stays ended while plans go on naming it with the same start."""
+        window = next((w for w in self._all_windows() if w.event_id == event_id), None)
+        if window is None:
+            return False
+        self._released[event_id] = window.starts_unix_s
+        return True
+
+    @property
+    def released(self) -> Mapping[str, float]:
+        """Events ended by hand, to be kept over a restart."""
+        return dict(self._released)
+
+    def remember_released(self, released: Mapping[str, float]) -> None:
+        """What `released` said before the restart."""
+        self._released = dict(released)
+
+    def trust(self, keys: Mapping[str, Ed25519PublicKey]) -> None:
+        """The planner's keys from now on; a key that went is not believed any more."""
+        self._keys = keys
+
+    def _restore(self, kept: pb.SignedPlan, now: Instant | None) -> None:
         """After a reboot: fence, ceiling and windows stand; the lease does not, until a heartbeat renews it."""
         try:
             plan = plans.verify(kept, self._keys)
@@ -145,17 +118,23 @@ class PlanBook:
         if plan.site != self._policy.site:
             self._journal.degraded = f"the plan kept from the last run is for site {plan.site!r}; it is left out"
             return
-        self._install(plan, None)
+        start_s = None if now is None else now.unix_s
+        lead_s, kept_at_s = self._policy.event_lead_s, self._journal.kept_at_unix_s
+        self._windows = {e.event_id: restored(e, kept_at_s, start_s, lead_s) for e in plan.events}
+        self._install(plan)
 
     def offer(self, signed: pb.SignedPlan, now: Instant) -> telemetry.PlanStatus:
         """Take or refuse a plan. A refused one changes nothing; the same plan again renews its lease."""
         try:
             plan = plans.verify(signed, self._keys)
-            if self.plan is not None and (plan.epoch, plan.version) == self.highest and plan == self.plan:
+            newest = self._next[0] if self._next is not None else self.plan
+            if newest is not None and (plan.epoch, plan.version) == self.highest and plan == newest:
                 self._renewed_s = now.monotonic_s
                 self.accepted_at = self.accepted_at or now
                 return self._status(PlanState.ACCEPTED)
-            plans.check(plan, self._policy.site, self.highest, self._classes, self._pools)
+            # With the plan itself lost, the very one that the fence names is taken again.
+            floor = self.highest if newest is not None else _just_below(self.highest)
+            plans.check(plan, self._policy.site, floor, self._classes, self._pools)
             if plan.fallback.posture and plan.fallback.posture not in set(Posture):
                 raise BadPlan(
                     PlanRefusal.MALFORMED, f"posture {plan.fallback.posture!r} is unknown here; update the agent"
@@ -168,8 +147,16 @@ class PlanBook:
         if self._unkept is None:
             self._durable_ceiling_w = float("inf") if self.plan is None else self.plan.ceiling_w
             self._durable_windows = self._windows
-        self._unkept = signed
-        self._install(plan, now)
+            self._unkept_since_s = now.monotonic_s
+        self._unkept, self._unkept_tried_s = signed, float("-inf")
+        self._renewed_s, self.accepted_at = now.monotonic_s, now
+        self._windows = self._windows_of(plan, now)
+        wait_s = (plan.not_before_unix_ms - plan.issued_at_unix_ms) / 1000.0
+        if wait_s > 0.0 and self.plan is not None:
+            self._next = (plan, now.monotonic_s + wait_s, plan.not_before_unix_ms / 1000.0)
+        else:
+            self._next = None
+            self._install(plan)
         self._keep(now)
         clipped = self._clipped(now)
         status = self._status(PlanState.CLIPPED if clipped else PlanState.ACCEPTED)
@@ -179,13 +166,21 @@ class PlanBook:
         return status
 
     def _keep(self, now: Instant) -> None:
-        """Make the plan in force durable. Until that worked it may only lower: what the disk holds limits it too."""
-        if self._unkept is None or now.monotonic_s - self._unkept_tried_s < KEEP_AGAIN_S:
+        """Make the newest plan durable, in the journal's own time; whatever the disk does, this returns at once."""
+        if self._writing is not None and self._writing[1].done():
+            (written, done), self._writing = self._writing, None
+            self._journal.degraded = done.result()
+            if self._journal.degraded is None and written is self._unkept:
+                self._unkept = None
+        if self._unkept is None:
             return
-        if self._journal.keep(self._unkept):
-            self._unkept, self._unkept_tried_s = None, float("-inf")
-        else:
+        if self._writing is None and now.monotonic_s - self._unkept_tried_s >= KEEP_AGAIN_S:
             self._unkept_tried_s = now.monotonic_s
+            self._writing = self._unkept, self._journal.begin(self._unkept, self.highest)
+            if self._writing[1].done():
+                self._keep(now)
+        elif self._writing is not None and now.monotonic_s - self._unkept_tried_s > HANGS_AFTER_S:
+            self._journal.degraded = f"the disk has not taken a plan for {now.monotonic_s - self._unkept_since_s:.0f} s"
 
     @staticmethod
     def _identity_of(signed: pb.SignedPlan) -> tuple[int, int]:
@@ -199,11 +194,8 @@ class PlanBook:
         epoch, version = self.highest
         return telemetry.PlanStatus(epoch=epoch, version=version, status=state)
 
-    def _install(self, plan: pb.Plan, now: Instant | None) -> None:
-        self.plan, self.accepted_at = plan, now
-        if now is not None:
-            self._renewed_s = now.monotonic_s
-        self._windows = {e.event_id: self._window(e, now) for e in plan.events}
+    def _install(self, plan: pb.Plan) -> None:
+        self.plan = plan
         modes = np.zeros((len(self._classes), 4))
         value = np.full(len(self._classes), -np.inf)
         named = set()
@@ -217,26 +209,24 @@ class PlanBook:
         complete = len(named) == len(self._classes)
         self._modes, self._value = (modes, value) if complete else (None, None)
 
-    def _window(self, event: pb.EventWindow, now: Instant | None) -> Window:
-        starts_s = event.starts_at_unix_ms / 1000.0
-        ends_s = event.ends_at_unix_ms / 1000.0 if event.HasField("ends_at_unix_ms") else None
-        known = self._windows.get(event.event_id)
-        if known is not None and (known.starts_unix_s, known.ends_unix_s) == (starts_s, ends_s):
-            return Window(
-                event.event_id, event.ceiling_w, starts_s, ends_s, known.starts_monotonic_s, known.ends_monotonic_s
-            )
-        if now is None:
-            begun = starts_s - self._policy.event_lead_s <= self._journal.kept_at_unix_s
-            return Window(event.event_id, event.ceiling_w, starts_s, ends_s, float("-inf") if begun else None, None)
-        offset_s = now.monotonic_s - now.unix_s
-        ends_monotonic_s = None if ends_s is None else ends_s + offset_s
-        return Window(event.event_id, event.ceiling_w, starts_s, ends_s, starts_s + offset_s, ends_monotonic_s)
+    def _windows_of(self, plan: pb.Plan, now: Instant) -> dict[str, Window]:
+        """A plan's events; one that is known with the same times keeps its clocks, with the plan's ceiling."""
+        windows = {}
+        for event in plan.events:
+            known = self._windows.get(event.event_id)
+            if known is not None and known.same_as(event):
+                windows[event.event_id] = replace(known, ceiling_w=event.ceiling_w)
+            else:
+                windows[event.event_id] = accepted(event, now, self._ahead_s)
+        starts = {w.event_id: w.starts_unix_s for w in windows.values()}
+        self._released = {i: start_s for i, start_s in self._released.items() if starts.get(i) == start_s}
+        return windows
 
     def renew(self, epoch: int, version: int, now: Instant) -> None:
         """A heartbeat named a plan: its lease starts again, if it is the one in force."""
-        if self.plan is not None and (epoch, version) == self.highest:
+        newest = self._next[0] if self._next is not None else self.plan
+        if newest is not None and (epoch, version) == (newest.epoch, newest.version):
             self._renewed_s = now.monotonic_s
-            self._keep(now)
 
     def leased(self, now: Instant) -> bool:
         """Whether the plan's lease holds."""
@@ -254,14 +244,23 @@ class PlanBook:
 
     def _all_windows(self) -> list[Window]:
         held = [] if self._unkept is None else [w for k, w in self._durable_windows.items() if k not in self._windows]
-        return [*self._windows.values(), *held]
+        every = [*self._windows.values(), *held]
+        return [w for w in every if self._released.get(w.event_id) != w.starts_unix_s]
 
     def _live_ceiling(self, now: Instant) -> float:
         limits = [self._policy.ceiling_w]
         limits += [w.ceiling_w for w in self._all_windows() if w.active(now, self._policy.event_lead_s)]
         if self._unkept is not None:
             limits.append(self._durable_ceiling_w)
+        if self._next is not None and (now.monotonic_s >= self._next[1] or now.unix_s >= self._next[2]):
+            limits.append(self._next[0].ceiling_w)
         return min(limits)
+
+    def _come_due(self, now: Instant) -> None:
+        """The plan that waited is in force once both clocks agree."""
+        if self._next is not None and now.monotonic_s >= self._next[1] and now.unix_s >= self._next[2]:
+            plan, self._next = self._next[0], None
+            self._install(plan)
 
     def _clipped(self, now: Instant) -> dict[str, float]:
         assert self.plan is not None
@@ -280,10 +279,12 @@ class PlanBook:
 
     def orders(self, now: Instant) -> Orders:
         """What the governor should follow at this tick, clipped to the lowest live limit."""
+        self._keep(now)
+        self._come_due(now)
         live_w, plan = self._live_ceiling(now), self.plan
         no_wish: list[float | None] = [None] * len(self._pools)
         if plan is None:
-            return Orders(live_w, Rung.MERIT_ORDER, None, no_wish)
+            return Orders(live_w, Rung.MERIT_ORDER, None, no_wish, may_raise=self._may_raise())
         ceiling_w = min(live_w, plan.ceiling_w)
         pool_max = list(no_wish)
         for target in plan.pools:
@@ -308,4 +309,14 @@ class PlanBook:
             value,
             plan.drop_ramp_w_per_min,
             plan.pick_up_ramp_w_per_min,
+            self._may_raise(),
         )
+
+    def _may_raise(self) -> bool:
+        """Whether the disk holds what is in force; until then only what lowers power is done."""
+        return self._unkept is None and self._journal.degraded is None
+
+
+def _just_below(identity: Identity) -> Identity:
+    epoch, version = identity
+    return (epoch, version - 1) if version > 0 else identity

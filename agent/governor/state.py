@@ -90,6 +90,7 @@ class Orders:
     class_value: F64 | None = None  # USD per MWh per class; None = by efficiency
     drop_ramp_w_per_min: float = 0.0
     pick_up_ramp_w_per_min: float = 0.0
+    may_raise: bool = True  # False: only what lowers power is commanded
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ class UplinkState:
     sessions_total: int = 0
     records_sent_total: int = 0
     records_acked_total: int = 0
+    rotations_total: int = 0  # sessions that went over to new credentials without a pause
     device_ack_s: float | None = None  # from spooling to acknowledgement, of the newest device table
 
 
@@ -86,6 +88,10 @@ class Uplink:
         self._tables: dict[int, float] = {}  # device tables of this session: sequence number to when it was spooled
         self._undurable: dict[Lane, set[int]] = {lane: set() for lane in LANES}
         self._more = asyncio.Event()
+        self._instance_id = os.urandom(16)
+        self._ready: grpc.aio.Channel | None = None  # connected under new credentials, waiting to take over
+        self._rotating: asyncio.Task[None] | None = None
+        self._current: asyncio.Task[tuple[float, str]] | None = None
         self._loop = asyncio.get_running_loop()
         self.spool = Spool(spool_path, self._spooled, self._let_go)
         for record in self.spool.opened.pending:
@@ -137,7 +143,12 @@ class Uplink:
         try:
             while True:
                 before = self.state.sessions_total
-                pause_s, reason = await self._attempt()
+                self._current = asyncio.create_task(self._attempt())
+                await asyncio.wait((self._current,))
+                if self._current.cancelled() and self._ready is not None:
+                    self.state.rotations_total += 1
+                    continue
+                pause_s, reason = self._current.result()
                 attempt = 0 if self.state.sessions_total > before else attempt + 1
                 if self.state.connected:
                     self.state.connected = False
@@ -147,7 +158,37 @@ class Uplink:
                 log.info("session ended", site=self._target.site, reason=reason, retry_in_s=round(wait_s, 1))
                 await asyncio.sleep(wait_s)
         finally:
+            for task in (self._current, self._rotating):
+                if task is not None:
+                    task.cancel()
+                    await asyncio.gather(task, return_exceptions=True)
             self.spool.close()
+
+    def rotate(self, target: UplinkTarget) -> None:
+        """Go on under new credentials: a second channel is opened, and only when it stands is the first one left.
+
+        If it cannot be opened the session goes on as it is; the next one that has to be dialled uses the new ones.
+        """
+        self._target = target
+        if self._rotating is not None:
+            self._rotating.cancel()
+        self._rotating = asyncio.create_task(self._rotate(target))
+
+    async def _rotate(self, target: UplinkTarget) -> None:
+        channel = self._channel(target)
+        try:
+            async with asyncio.timeout(CONNECT_DEADLINE_S):
+                await channel.channel_ready()
+        except (TimeoutError, asyncio.CancelledError):
+            await channel.close()
+            log.warning("second channel did not stand; the session goes on as it is", site=target.site)
+            return
+        self._ready = channel
+        if self._current is not None and not self._current.done():
+            self._current.cancel()
+
+    def _channel(self, target: UplinkTarget) -> grpc.aio.Channel:
+        return grpc.aio.secure_channel(target.address, target.credentials, options=list(CLIENT_OPTIONS))
 
     async def _attempt(self) -> tuple[float, str]:
         """A session whose defects end it and nothing else: the governor beside it goes on without a link."""
@@ -161,9 +202,8 @@ class Uplink:
 
     async def _session(self) -> tuple[float, str]:
         """One session from dial to end; returns (pause before the next [s], why it ended)."""
-        async with grpc.aio.secure_channel(
-            self._target.address, self._target.credentials, options=list(CLIENT_OPTIONS)
-        ) as channel:
+        ready, self._ready = self._ready, None
+        async with ready if ready is not None else self._channel(self._target) as channel:
             stream: Stream = session_pb2_grpc.SessionServiceStub(channel).Session()
             try:
                 return await self._speak(stream)
@@ -183,6 +223,7 @@ class Uplink:
         self._tables.clear()
         hello = self._hello()
         hello.boot_id = self.spool.opened.boot_id
+        hello.instance_id = self._instance_id
         hello.agent_version = __version__
         last = self.spool.last_seq
         for lane in LANES:
@@ -218,9 +259,10 @@ class Uplink:
         # What the last session found out of the link is where this one begins.
         first = min(max(self.pace.window_bytes, Pace().window_bytes), 256.0 * 1024)
         self.pace = Pace(window_bytes=first, most_bytes=float(self.outbox.window_bytes))
+        if not self.state.connected:  # a session that took over from another is no news
+            self._on_link(True, "")
         self.state.connected, self.state.since_s = True, now_s
         self.state.sessions_total += 1
-        self._on_link(True, "")
         if welcome.inventory_wanted:
             self._inventory_wanted()
         if welcome.HasField("plan"):

@@ -76,9 +76,9 @@ def make_identity(
         )
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     for path, content in public.items():
-        _write(path, content, 0o644)
+        write_new(path, content, 0o644)
     for path, content in secret.items():
-        _write(path, content, 0o600)
+        write_new(path, content, 0o600)
     return Made(tuple(public), tuple(secret))
 
 
@@ -131,12 +131,13 @@ def renew_server(settings: ControllerSettings, authority: Authority, now: dt.dat
     ):
         beside = target.with_suffix(".new")
         beside.unlink(missing_ok=True)
-        _write(beside, content, mode)
+        write_new(beside, content, mode)
         beside.replace(target)
     return True
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
+def write_new(path: Path, content: bytes, mode: int) -> None:
+    """Write a file that is not there yet, synced to disk; raises FileExistsError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # The mode is given at creation: a secret must not be readable even for a moment.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

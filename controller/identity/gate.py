@@ -101,6 +101,10 @@ class Gate:
         revoked_ms = standing.revoked_sites.get(peer.name)
         return revoked_ms is not None and peer.not_before_unix_ms < revoked_ms
 
+    def site_ends(self) -> Mapping[str, int]:
+        """End of each site's newest certificate that is not revoked [ms]."""
+        return self._standing.site_ends
+
     def caller_by_token(self, authorization: bytes, origin: str) -> Caller | None:
         """Whose API token this is; all tokens are compared, in constant time each."""
         given = hashlib.sha256(authorization.removeprefix(b"Bearer ")).digest()

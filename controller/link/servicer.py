@@ -78,6 +78,7 @@ class LinkCounters:
 
     sessions_total: int = 0
     refused_total: dict[str, int] = field(default_factory=dict)
+    ended_total: dict[str, int] = field(default_factory=dict)  # live sessions, by the word of the goaway
     records_total: dict[int, int] = field(default_factory=lambda: dict.fromkeys(LANES, 0))
     let_go_total: dict[int, int] = field(default_factory=lambda: dict.fromkeys(LANES, 0))  # thinned or dropped by sites
     bad_records_total: int = 0
@@ -226,6 +227,8 @@ class _Session:
 
     def end(self, end: _Ended) -> None:
         """Say goodbye and stop."""
+        ended, code = self._owner.counters.ended_total, end.goaway.code
+        ended[code] = ended.get(code, 0) + 1
         self._out.put_nowait(wire.SessionResponse(goaway=end.goaway))
 
     async def give_way(self) -> None:

@@ -93,6 +93,7 @@ class Standing:
     valid_serials: frozenset[str] = frozenset()
     revoked_sites: Mapping[str, int] = field(default_factory=dict)  # to the newest revocation [ms]
     operators: Mapping[str, OperatorRow] = field(default_factory=dict)
+    site_ends: Mapping[str, int] = field(default_factory=dict)  # of the newest one that is not revoked [ms]
 
 
 class Identities:
@@ -235,14 +236,18 @@ class Identities:
     async def standing(self, now_unix_ms: int) -> Standing:
         """One look at everything that decides who may speak."""
         table = schema.certificates
-        query = select(table.c.serial, table.c.kind, table.c.name, table.c.revoked_at_unix_ms).where(
-            (table.c.not_after_unix_ms > now_unix_ms - 86_400_000) | table.c.revoked_at_unix_ms.is_not(None)
+        columns = table.c.serial, table.c.kind, table.c.name, table.c.revoked_at_unix_ms, table.c.not_after_unix_ms
+        query = select(*columns).where(
+            (table.c.not_after_unix_ms > now_unix_ms - 30 * 86_400_000) | table.c.revoked_at_unix_ms.is_not(None)
         )
         async with self._readers.connect() as connection:
             rows = (await connection.execute(query)).all()
             operators = (await connection.execute(select(schema.operators))).all()
         revoked_sites: dict[str, int] = {}
+        ends: dict[str, int] = {}
         for row in rows:
+            if row.kind == "site" and row.revoked_at_unix_ms is None:
+                ends[row.name] = max(ends.get(row.name, 0), row.not_after_unix_ms)
             if row.kind == "site" and row.revoked_at_unix_ms is not None:
                 revoked_sites[row.name] = max(revoked_sites.get(row.name, 0), row.revoked_at_unix_ms)
         return Standing(
@@ -250,6 +255,7 @@ class Identities:
             frozenset(row.serial for row in rows if row.revoked_at_unix_ms is None),
             revoked_sites,
             {row.name: OperatorRow(*row) for row in operators},
+            ends,
         )
 
     # ---- recoveries -----------------------------------------------------------------------------------------------

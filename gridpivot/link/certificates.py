@@ -196,6 +196,11 @@ def certify_site(
     return _sign(authority, key, site, names, ExtendedKeyUsageOID.CLIENT_AUTH, now, days)
 
 
+def load_pem(chain_pem: bytes) -> x509.Certificate:
+    """The first certificate of a chain; raises ValueError."""
+    return x509.load_pem_x509_certificate(chain_pem)
+
+
 def serial_of(certificate: x509.Certificate) -> str:
     """Serial number as the registry keeps it (hex)."""
     return f"{certificate.serial_number:x}"

@@ -39,7 +39,16 @@ pytestmark = pytest.mark.system
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "rules" / "gridpivot.yml"
-ALERTS = {"SiteSilent", "CeilingNear", "PlanStale", "PriceStale", "SpoolFilling", "MinersFailing", "DispatchDegraded"}
+ALERTS = {
+    "SiteSilent",
+    "CeilingNear",
+    "PlanStale",
+    "PriceStale",
+    "SpoolFilling",
+    "MinersFailing",
+    "DispatchDegraded",
+    "CertificateEnding",
+}
 EXPOSURE_MAX = 2.0
 SITES = ("falcon-1", "oryx-1")
 DEVICES = 200
@@ -53,6 +62,12 @@ def tool(name: str) -> str:
         missing(name)
     assert found is not None
     return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
@@ -201,7 +216,8 @@ async def controller(place: Path) -> AsyncIterator[dict[str, Any]]:
         "\n".join(
             [
                 f'state_dir = "{place / "state"}"',
-                *("[listen]", 'host = "127.0.0.1"', "session_port = 0", "operator_port = 0", "http_port = 0"),
+                *("[listen]", 'host = "127.0.0.1"', f"session_port = {free_port()}"),
+                *(f"operator_port = {free_port()}", "http_port = 0"),  # tokens carry both addresses
                 *sites,
             ]
         )
@@ -222,11 +238,17 @@ def ceiling_w(devices: int) -> float:
 
 
 def give_identities(place: Path) -> None:
-    """What deploy/site_identity.py makes, laid where a hosted site looks for it."""
+    """Enrolled by token, as a technician would, and laid where a hosted site looks for it."""
+    bin_dir = Path(sys.executable).parent
     for name in SITES:
+        made = run(
+            bin_dir / "gridpivot-controller", "agent-token", "create", name, "--config", place / "controller.toml"
+        )
+        assert made.returncode == 0, made.stderr
         out = place / "identities" / name
-        script = DEPLOY / "site_identity.py"
-        done = run(sys.executable, script, name, "--controller-state", place / "state", "--out", out)
+        token = place / f"{name}.token"
+        token.write_text(made.stdout)
+        done = run(bin_dir / "gridpivot-agent", "enroll", "--token-file", token, "--state-dir", out)
         assert done.returncode == 0, done.stderr
         shutil.copytree(out / "tls", place / "sites" / name)
         shutil.copy(out / "tls" / "ca.crt", place)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -51,16 +52,10 @@ def test_controller_example_passes_check_config(tmp_path: Path, capsys: pytest.C
     assert shape["notes"] == ["2 sites in 2 regions"]
 
 
-def test_agent_example_passes_check_config_with_an_identity_made_as_install_says(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_agent_example_passes_check_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from agent.cli import app as agent
-    from controller.cli import app as controller
 
-    state = tmp_path / "controller"
-    assert console.exit_code(lambda: controller(args=["init", "--state-dir", str(state), "--host", "localhost"])) == 0
-    made = python("deploy/site_identity.py", "falcon-1", "--controller-state", state, "--out", tmp_path / "agent")
-    assert made.returncode == 0, made.stderr
+    give_identity(tmp_path / "agent")
     config, inventory = blocks("agent.md", "toml")
     (devices,) = blocks("agent.md", "csv")
     (tmp_path / "agent.toml").write_text(config.replace("/etc/gridpivot", str(tmp_path)))
@@ -69,7 +64,6 @@ def test_agent_example_passes_check_config_with_an_identity_made_as_install_says
     password = os.open(tmp_path / "whatsminer.password", os.O_WRONLY | os.O_CREAT, 0o600)
     os.write(password, b"not-a-password\n")
     os.close(password)
-    capsys.readouterr()
     words = ["check-config", "--config", str(tmp_path / "agent.toml"), "--state-dir", str(tmp_path / "agent"), "--json"]
     code = console.exit_code(lambda: agent(args=words))
     shape = json.loads(capsys.readouterr().out)
@@ -77,18 +71,21 @@ def test_agent_example_passes_check_config_with_an_identity_made_as_install_says
     assert shape["notes"] == ["2 miners of 2 classes", "1 planner keys", "stage observe"]
 
 
-def test_identity_is_never_written_over_another(tmp_path: Path) -> None:
-    from controller.cli import app
+def give_identity(state_dir: Path) -> None:
+    """As enrolment leaves it."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding
 
-    state, out = tmp_path / "state", tmp_path / "out"
-    assert console.exit_code(lambda: app(args=["init", "--state-dir", str(state), "--host", "localhost"])) == 0
-    words = ("deploy/site_identity.py", "falcon-1", "--controller-state", state, "--out", out)
-    assert python(*words).returncode == 0
-    key = (out / "tls/site.key").read_bytes()
-    assert (out / "tls/site.key").stat().st_mode & 0o077 == 0
-    again = python(*words)
-    assert again.returncode == 1 and again.stderr.startswith("error: ") and len(again.stderr.splitlines()) == 1
-    assert (out / "tls/site.key").read_bytes() == key
+    from agent.identity import files
+    from gridpivot.link.certificates import issue_site, make_authority
+    from gridpivot.plan import key_id
+
+    now = datetime.now(UTC)
+    authority = make_authority("test", now)
+    pair = issue_site(authority, "test", "falcon-1", now)
+    planner = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
+    files.write_trust(state_dir, authority.certificate.public_bytes(Encoding.DER), {key_id(planner): planner})
+    files.write_pair(state_dir, pair.key_pem, pair.chain_pem, "1")
 
 
 # ---- settings tables ------------------------------------------------------------------------------------------
@@ -221,6 +218,6 @@ def anchors(page: Path) -> set[str]:
 def test_every_alert_has_its_paragraph() -> None:
     rules = (ROOT / "deploy/prometheus/rules/gridpivot.yml").read_text()
     named = re.findall(r"runbook_url: (\S+)#(\S+)", rules)
-    assert len(named) == 7
+    assert len(named) == 8
     for page, anchor in named:
         assert anchor in anchors(ROOT / page)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gridpivot import dispatch_shapes, shapes
+from gridpivot import shapes_identity as identity
 from gridpivot.shapes import Document
 from gridpivot.shapes_backtest import AccountFigures, BacktestShape
 from gridpivot.shapes_site import CommissionShape, EnergyFigures, SiteShape
@@ -48,6 +49,35 @@ FLEET = {
 ENERGY = {"ledger": "0f" * 16} | dict.fromkeys(list(EnergyFigures.model_fields)[1:], 7_200_000)
 ACCOUNT = dict.fromkeys(AccountFigures.model_fields, 1.5)
 EXAMPLES: dict[str, Document] = {
+    "agent_token": identity.AgentTokenShape(token="gpt1.AAAA", token_id="a1", site="falcon-1", expires_at=NOON),
+    "agent_tokens": identity.AgentTokensShape(
+        tokens=[{"token_id": "a1", "site": "falcon-1", "state": "unused", "created_at": NOON, "expires_at": NOON}]
+    ),
+    "operators": identity.OperatorsShape(
+        operators=[{"name": "ann", "role": "viewer", "by": "token", "created_at": NOON, "revoked": False}]
+    ),
+    "identities": identity.IdentitiesShape(
+        sites=[{"site": "falcon-1", "serial": "1f", "issued_at": NOON, "not_after": NOON, "state": "valid"}],
+        recoveries=[{"site": "oryx-1", "fingerprint": "ab" * 32, "asked_at": NOON, "origin": "ipv4:127.0.0.1:5"}],
+    ),
+    "decided": identity.DecidedShape(site="falcon-1", state="approved", audit_id="audit-1"),
+    "audit": identity.AuditShape(
+        lines=[{"audit_id": "audit-1", "at": NOON, "actor": "ann", "action": "event", "reason": "call", "request": {}}]
+    ),
+    "events": identity.EventsShape(
+        events=[
+            {
+                "event_id": "event-1",
+                "kind": "event",
+                "sites": ["falcon-1"],
+                "state": "active",
+                "starts_at": NOON,
+                "ceiling_w": 2e5,
+                "reason": "call",
+            }
+        ]
+    ),
+    "released": identity.ReleasedShape(event_id="event-1", sites=["falcon-1"], audit_id="audit-1"),
     "sites": shapes.SitesShape(fleet=FLEET, sites=[SITE]),
     "site": SiteShape(**SITE, classes=[CLASS], pools=[POOL], energy=ENERGY),
     "commission": CommissionShape(

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.backends import SiteInventory
-from agent.governor.lease import PlanBook, PlanJournal, SitePolicy
+from agent.governor.journal import PlanJournal
+from agent.governor.lease import PlanBook, SitePolicy
 from gridpivot.clock import Instant
 from gridpivot.curves import gpu_pool, miner_class
 from gridpivot.plan import sign
@@ -121,19 +122,18 @@ class _MemoryJournal(PlanJournal):
     """A disk that always works, without one."""
 
     def __init__(self) -> None:
-        super().__init__(Path())
+        super().__init__(Path("nowhere"))
         self.kept: pb.SignedPlan | None = None
         self.full = False
 
     def load(self) -> pb.SignedPlan | None:
         return self.kept
 
-    def keep(self, signed: pb.SignedPlan) -> bool:
+    def _write(self, signed: pb.SignedPlan, identity: tuple[int, int]) -> str | None:
         if self.full:
-            self.degraded = "full"
-            return False
-        self.kept, self.degraded = signed, None
-        return True
+            return "full"
+        self.kept, self.fence = signed, identity
+        return None
 
 
 def test_same_plan_again_and_heartbeats_that_name_it_renew_the_lease(open_book) -> None:
@@ -279,8 +279,9 @@ def test_disk_that_refuses_lets_a_plan_lower_and_never_raise_until_it_is_durable
     assert book.orders(T0).ceiling_w == 5e5  # the event stands on disk: released only once that is written
     book.offer(signed(plan(3, ceiling_w=4e5)), T0)
     assert book.orders(T0).ceiling_w == 4e5
+    assert not book.orders(T0).may_raise
     journal.full = False
-    book.renew(1, 3, later(6))
+    assert book.orders(later(6)).may_raise
     assert (journal.kept, journal.degraded) == (signed(plan(3, ceiling_w=4e5)), None)
     book.offer(signed(plan(4, ceiling_w=1.8e6)), later(7))
     assert book.orders(later(7)).ceiling_w == 1.8e6
@@ -289,3 +290,90 @@ def test_disk_that_refuses_lets_a_plan_lower_and_never_raise_until_it_is_durable
 def test_site_without_a_plan_stands_on_its_own_merit_order(open_book) -> None:
     orders = open_book().orders(T0)
     assert (orders.ceiling_w, orders.rung, orders.class_modes) == (2e6, Rung.MERIT_ORDER, None)
+
+
+def test_damaged_plan_file_does_not_open_the_door_to_older_plans(open_book, tmp_path: Path) -> None:
+    open_book().offer(signed(plan(7, epoch=3)), T0)
+    path = tmp_path / "plan.pb"
+    path.write_bytes(b"\xff" * 40)
+    book = PlanBook(POLICY, INVENTORY, KEYS, PlanJournal(path))
+    assert book.degraded
+    assert [p.name for p in tmp_path.glob("plan.pb.corrupt-*")]  # set aside, not deleted
+    assert not book.orders(T0).may_raise
+    for older in (plan(6, epoch=3), plan(9, epoch=2)):
+        assert book.offer(signed(older), T0).status == PlanState.REJECTED
+    assert book.offer(signed(plan(7, epoch=3)), T0).status == PlanState.ACCEPTED
+    assert book.orders(T0).may_raise
+
+
+def test_plan_is_not_applied_before_its_time_but_what_it_lowers_counts_from_the_earlier_clock(open_book) -> None:
+    book = open_book()
+    book.offer(signed(plan(1, ceiling_w=1e6, valid_for_ms=10**9)), T0)
+    soon = plan(2, ceiling_w=4e5, valid_for_ms=10**9)
+    soon.issued_at_unix_ms = round(T0.unix_s * 1000)
+    soon.not_before_unix_ms = soon.issued_at_unix_ms + 100_000
+    assert book.offer(signed(soon), T0).status == PlanState.ACCEPTED
+    assert book.highest == (1, 2)
+    assert book.orders(later(99)).ceiling_w == 1e6
+    assert book.orders(later(50, step_s=60)).ceiling_w == 4e5  # one clock says so
+    assert book.plan.version == 1
+    assert book.orders(later(101)).ceiling_w == 4e5
+    assert book.plan.version == 2
+    later_raise = plan(3, ceiling_w=1.5e6, valid_for_ms=10**9)
+    later_raise.issued_at_unix_ms = round(later(101).unix_s * 1000)
+    later_raise.not_before_unix_ms = later_raise.issued_at_unix_ms + 100_000
+    book.offer(signed(later_raise), later(101))
+    assert book.orders(later(150, step_s=3600)).ceiling_w == 4e5  # a raise waits for both
+    assert book.orders(later(202)).ceiling_w == 1.5e6
+
+
+def test_disk_that_hangs_lets_the_governor_go_on_lowering_and_says_so(tmp_path: Path) -> None:
+    from concurrent.futures import Future
+
+    class Hanging(_MemoryJournal):
+        answer: Future[str | None] | None = None
+
+        def begin(self, signed: pb.SignedPlan, identity: tuple[int, int]) -> Future[str | None]:
+            self.answer = Future()
+            return self.answer
+
+    journal = Hanging()
+    book = PlanBook(POLICY, INVENTORY, KEYS, journal)
+    book.offer(signed(plan(1, ceiling_w=1e6)), T0)
+    assert (book.orders(later(1)).ceiling_w, book.orders(later(1)).may_raise) == (1e6, False)
+    assert book.degraded is None  # a write of a second is no fault yet
+    assert not book.orders(later(8)).may_raise
+    assert "has not taken" in book.degraded
+    journal.answer.set_result(None)
+    assert book.orders(later(9)).may_raise
+    assert book.degraded is None
+
+
+def test_events_are_reckoned_by_the_controllers_clock_where_ours_is_slow(open_book) -> None:
+    book = open_book()
+    book.note_controller_clock(3_600.0)  # we are an hour behind
+    book.offer(signed(plan(1, valid_for_ms=10**9, events=[window(3_700, 7_300)])), T0)
+    assert book.active_events(later(99)) == {}
+    assert book.active_events(later(101)) == {"e1": 5e5}  # our own wall clock will only say so an hour later
+
+
+def test_event_released_by_hand_stays_released_while_plans_name_it_and_not_when_it_is_called_anew(open_book) -> None:
+    book = open_book()
+    book.offer(signed(plan(1, events=[window(0, None)])), T0)
+    assert not book.release("no-such-event")
+    assert book.release("e1")
+    assert book.active_events(later(1)) == {}
+    book.offer(signed(plan(2, events=[window(0, None)])), later(2))
+    assert book.active_events(later(3)) == {}
+    again = open_book()
+    again.remember_released(book.released)
+    assert again.active_events(later(4)) == {}
+    book.offer(signed(plan(3, events=[window(50, None)])), later(5))
+    assert book.active_events(later(51)) == {"e1": 5e5}
+
+
+def test_clock_that_was_never_set_holds_every_event_after_a_reboot(open_book, tmp_path: Path) -> None:
+    open_book().offer(signed(plan(1, events=[window(10**6, 10**6 + 100)])), T0)
+    unset = Instant(5.0, 1_000.0)
+    book = PlanBook(POLICY, INVENTORY, KEYS, PlanJournal(tmp_path / "plan.pb"), unset)
+    assert book.active_events(unset) == {"e1": 5e5}
