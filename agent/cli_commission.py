@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import shutil
 import sys
 import time
@@ -15,8 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from agent.cli_options import Config, Json, StateDir, load_settings
+from agent.local_control import ask
 from gridpivot import console
-from gridpivot.errors import GridpivotError, Refused
+from gridpivot.errors import Refused
 
 if TYPE_CHECKING:
     from gridpivot.shapes_site import CommissionShape
@@ -39,17 +39,17 @@ def commission(
     settings = load_settings(config, state_dir)
     place = settings.state_dir
     if stop:
-        _finish(ask(place, {"do": "stop"}), json_)
+        _finish(_ask(place, "stop"), json_)
         return
     if restore:
-        ask(place, {"do": "restore"})
+        _ask(place, "restore")
     else:
         _confirm(feeder, percent, yes=yes)
-        ask(place, {"do": "start", "feeders": feeder, "percent": percent, "by": _user()})
+        _ask(place, "start", feeders=feeder, percent=percent)
     try:
         shape = _watch(place, quiet=json_)
     except KeyboardInterrupt:
-        ask(place, {"do": "stop"})
+        _ask(place, "stop")
         console.complain("stopped; what sleeps is woken again: gridpivot-agent commission --stop shows how it stands")
         raise
     _finish(shape, json_)
@@ -57,15 +57,11 @@ def commission(
     raise typer.Exit(0 if good and not any(r.left_asleep for r in shape.results) else 1)
 
 
-def ask(place: Path, request: dict[str, Any]) -> CommissionShape:
-    """One line to the running agent, one back; raises Unreachable, or Refused with the agent's own sentence."""
-    from agent.local_control import ask as ask_agent
+def _ask(state_dir: Path, do: str, **more: Any) -> CommissionShape:
+    """One question to the running agent; raises Unreachable, or Refused with the agent's own sentence."""
     from gridpivot.shapes_site import CommissionShape
 
-    try:
-        return CommissionShape.model_validate(ask_agent(place, {"op": "commission"} | request)["answer"])
-    except (ValueError, KeyError):
-        raise GridpivotError(f"{place}: an answer that is none; is another version running?") from None
+    return CommissionShape.model_validate(ask(state_dir, {"op": "commission", "do": do, **more}))
 
 
 def _confirm(feeders: list[str] | None, percent: float, *, yes: bool) -> None:
@@ -80,7 +76,7 @@ def _confirm(feeders: list[str] | None, percent: float, *, yes: bool) -> None:
 def _watch(place: Path, *, quiet: bool) -> CommissionShape:
     """Look until it is over, and say what is going on."""
     with Console(stderr=True, quiet=quiet).status("") as status:
-        while (shape := ask(place, {"do": "look"})).running:
+        while (shape := _ask(place, "look")).running:
             phase = PHASES.get(shape.phase or "", "getting ready")
             status.update(f"feeder {escape(shape.feeder or '?')}: {phase}; {shape.feeders_left} more")
             time.sleep(LOOK_S)
@@ -112,10 +108,3 @@ def _kw(watts: float | None) -> str:
 
 def _s(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:.0f} s"
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"

@@ -33,6 +33,7 @@ from agent.commissioning import (
 from agent.durable import replace_file
 from agent.governor.reconcile import issue
 from agent.governor.state import Actions, GovernorState, Sensed
+from agent.local_control import Asker, Handler
 from agent.stage_record import StageRecord
 from gridpivot.clock import Instant
 from gridpivot.errors import Refused
@@ -84,26 +85,34 @@ class Commissioner:
 
     # ---- what a person asks -----------------------------------------------------------------------------------
 
-    def handle(self, request: Mapping[str, Any], stage: Stage) -> CommissionShape:
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """What the control socket may be asked."""
+        return {"commission": self._asked}
+
+    async def _asked(self, request: Mapping[str, Any], asker: Asker) -> dict[str, Any]:
+        return self.handle({**request, "by": asker.name}).model_dump(mode="json")
+
+    def handle(self, request: Mapping[str, Any]) -> CommissionShape:
         """`do`: start (feeders, percent, by), look, stop, restore. Raises Refused with one sentence."""
         match request.get("do"):
             case "start":
-                self._start(request, stage)
+                self._start(request)
             case "stop":
                 self._waiting.clear()
                 if self._test is not None:
                     self._test.stop()
             case "restore":
-                self._restore(stage)
+                self._restore()
             case "look":
                 pass
             case other:
                 raise Refused(f"commission: {other!r} is not one of start, look, stop, restore")
         return self.shape()
 
-    def _restore(self, stage: Stage) -> None:
+    def _restore(self) -> None:
         """Wake what a test that was cut off left asleep."""
-        self._may_run(stage)
+        self._may_run()
         if self._open is None:
             raise Refused("no machine is known to sleep for a step test")
         rows = np.array([row for row, _ in self._open], dtype=np.int64)
@@ -115,7 +124,8 @@ class Commissioner:
         self._results, self.trouble = [], ""
         self._to_wake = Chosen(feeder, rows, modes, 0.0, 0.0, 0.0, wake_s, peak_w)
 
-    def _may_run(self, stage: Stage) -> None:
+    def _may_run(self) -> None:
+        stage = self.stage()[0]
         if stage in _ACTING:
             raise Refused(
                 f'a step test needs a site that only watches; this one is {stage.value}: set stage = "shadow"'
@@ -123,8 +133,8 @@ class Commissioner:
         if self.running:
             raise Refused("a step test is running; look at it, or stop it first")
 
-    def _start(self, request: Mapping[str, Any], stage: Stage) -> None:
-        self._may_run(stage)
+    def _start(self, request: Mapping[str, Any]) -> None:
+        self._may_run()
         if self._open is not None:
             raise Refused(f"{len(self._open)} machines still sleep for an earlier test; wake them first: --restore")
         if not self._inventory.device_count:

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import structlog
@@ -32,7 +31,7 @@ from agent.governor.meter_watch import MeterWatch
 from agent.governor.recall import Recall
 from agent.governor.state import Actions, GovernorState, ModeCommand, Orders, Policy, Sensed
 from agent.identity.upkeep import CertificateState
-from agent.local_control import Asker, LocalControl
+from agent.local_control import LocalControl
 from agent.notices import Notices
 from agent.uplink.beat import DeviceBeat
 from agent.uplink.reports import event, inventory_message, loads_w, rollup
@@ -164,7 +163,7 @@ class SiteAgent:
                     self.say(EventKind.SPOOL_DEGRADED, f"spool file was not readable; set aside as {set_aside.name}")
                 self.say(EventKind.AGENT_STARTED, f"agent of site {self.site} started")
                 tasks.create_task(self.uplink.run(), name=f"uplink {self.site}")
-            handlers = self.by_hand.handlers | {"commission": self._commission_asked}
+            handlers = self.by_hand.handlers | self.commissioner.handlers
             tasks.create_task(LocalControl(self._state_dir, handlers).run(), name=f"control {self.site}")
             tasks.create_task(self._govern(), name=f"governor {self.site}")
             tasks.create_task(self._remember(), name=f"recall {self.site}")
@@ -285,11 +284,6 @@ class SiteAgent:
         stage = self.commissioner.stage()[0]
         if stage is not self.policy.stage and not self.commissioner.running:
             self.policy = replace(self.policy, stage=stage)
-
-    async def _commission_asked(self, request: Mapping[str, Any], asker: Asker) -> dict[str, Any]:
-        """What `gridpivot-agent commission` asks over the socket; the kernel says who asks."""
-        shape = self.commissioner.handle({**request, "by": asker.name}, self.policy.stage)
-        return {"answer": shape.model_dump(mode="json")}
 
     def _power_w(self) -> float | None:
         """What decisions rest on now: the meter, or its worst case [W]."""

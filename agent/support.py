@@ -17,7 +17,7 @@ from gridpivot.v1 import plan_pb2
 
 UNITS = ("gridpivot-agent", "gridpivot-gpu-guard")
 # Files of the state directory that hold no secret and tell how the site stands.
-KEPT = ("status.json", "locks.json", "commission.json", "orders.json")
+KEPT = ("status.json", "locks.json", "commission.json", "local_orders.json")
 
 
 def known_secrets(settings: AgentSettings | None, config: Path | None, state_dir: Path) -> Iterator[str]:

@@ -84,7 +84,7 @@ class World:
                 return
 
     def start(self, **changes: object):
-        return self.agent.commissioner.handle({"do": "start", "by": "ana", **changes}, self.agent.policy.stage)
+        return self.agent.commissioner.handle({"do": "start", "by": "ana", **changes})
 
     def finish(self, most_s: int = 8000):
         self.run(most_s, until=lambda: not self.agent.commissioner.running)
@@ -194,7 +194,7 @@ def test_stop_wakes_at_once_and_tests_no_further_feeder(tmp_path: Path) -> None:
     world = ready(tmp_path)
     world.start()
     world.run(300, until=lambda: world.asleep() > 0)
-    world.agent.commissioner.handle({"do": "stop"}, world.agent.policy.stage)
+    world.agent.commissioner.handle({"do": "stop"})
     shape = world.finish()
     assert [r.verdict for r in shape.results] == ["stopped"] and world.asleep() == 0
 
@@ -211,7 +211,7 @@ def test_agent_killed_in_the_middle_knows_whom_to_wake(tmp_path: Path) -> None:
     assert any(f"{slept} machines may still sleep" in text for _, text in world.said)
     with pytest.raises(Refused, match="--restore"):
         world.start()
-    world.agent.commissioner.handle({"do": "restore"}, world.agent.policy.stage)
+    world.agent.commissioner.handle({"do": "restore"})
     world.finish()
     assert world.asleep() == 0 and not (tmp_path / OPEN_FILE).exists()
 
@@ -239,7 +239,7 @@ def test_site_that_acts_is_not_tested(tmp_path: Path) -> None:
 def test_request_that_makes_no_sense_is_refused_and_changes_nothing(tmp_path: Path, request_: dict, words: str) -> None:
     world = World(tmp_path)
     with pytest.raises(Refused, match=words):
-        world.agent.commissioner.handle(request_, Stage.OBSERVE)
+        world.agent.commissioner.handle(request_)
     assert not world.agent.commissioner.running
 
 
