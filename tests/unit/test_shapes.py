@@ -14,6 +14,7 @@ from gridpivot import dispatch_shapes, shapes
 from gridpivot import shapes_identity as identity
 from gridpivot.shapes import Document
 from gridpivot.shapes_backtest import AccountFigures, BacktestShape
+from gridpivot.shapes_local import LocalOrdersShape
 from gridpivot.shapes_site import CommissionShape, EnergyFigures, SiteShape
 
 pytestmark = pytest.mark.unit
@@ -49,6 +50,13 @@ FLEET = {
 ENERGY = {"ledger": "0f" * 16} | dict.fromkeys(list(EnergyFigures.model_fields)[1:], 7_200_000)
 ACCOUNT = dict.fromkeys(AccountFigures.model_fields, 1.5)
 EXAMPLES: dict[str, Document] = {
+    "local_orders": LocalOrdersShape(
+        site="falcon-1",
+        orders=[
+            {"order_id": "local-1", "kind": "shed", "ceiling_w": 5e6, "by": "ann", "reason": "hot", "set_at": NOON}
+        ],
+        events=[{"event_id": "e1", "ceiling_w": 1e7}],
+    ),
     "agent_token": identity.AgentTokenShape(token="gpt1.AAAA", token_id="a1", site="falcon-1", expires_at=NOON),
     "agent_tokens": identity.AgentTokensShape(
         tokens=[{"token_id": "a1", "site": "falcon-1", "state": "unused", "created_at": NOON, "expires_at": NOON}]
