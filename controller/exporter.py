@@ -233,6 +233,11 @@ class FleetCollector(Collector):
         for region, number in operations.book.refusals().items():
             refused.add_metric([region], number)
         yield refused
+        yield GaugeMetricFamily(
+            "gridpivot_store_records_pending",
+            "Records that the store would not take yet.",
+            len(self._operations.pending),
+        )
 
     def _devices(self, now: Instant) -> int:
         return self._operations.fleet.devices_reporting(now, self._operations.fresh_s)

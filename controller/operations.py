@@ -6,6 +6,7 @@ effect.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,8 +23,11 @@ from controller.fleet.tables import Fleet
 from controller.identity.caller import Caller
 from controller.markets.book import MarketBook
 from controller.store.ledger import Audited, AuditEntry, Ledger, OrderRow, new_id
+from controller.store.pending import PendingRecords
 from gridpivot.clock import Clock, Instant
-from gridpivot.errors import Refused
+from gridpivot.errors import GridpivotError, Refused
+
+RECORD_DEADLINE_S = 3.0  # a store that takes longer refuses: a lowered ceiling must not wait for a locked database
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Operations:
     memory: Memory | None = None
     records_committed: Callable[[], int] = lambda: 0
     orders: Orders = field(default_factory=Orders)
+    pending: PendingRecords = field(default_factory=PendingRecords)
 
     async def restore(self) -> None:
         """Orders, plans and statuses as the last run left them."""
@@ -283,16 +288,48 @@ class Operations:
         return tuple(self.terms) if sites == ("*",) else tuple(dict.fromkeys(self.known(s) for s in sites))
 
     async def _record(self, entry: AuditEntry, changed: list[Order], now: Instant) -> Audited:
+        """Record what was ordered, then let it count. With a store that refuses, what only lowers counts at once and its
+        record waits in memory; what raises is refused."""
         rows = [
             OrderRow(o.order_id, o.kind.value, o.created_at_unix_ms, o.released_at_unix_ms, o.to_json())
             for o in changed
         ]
-        done = await self.ledger.record_order(entry, rows, now)
+        try:
+            async with asyncio.timeout(RECORD_DEADLINE_S):
+                done = await self.ledger.record_order(entry, rows, now)
+        except Refused:
+            raise
+        except (GridpivotError, TimeoutError) as error:
+            why = str(error) or f"the store gave no answer in {RECORD_DEADLINE_S:g} s"
+            if self._raises(changed, now):
+                raise GridpivotError(
+                    f"{why}; nothing was changed: while the store refuses, orders may only lower"
+                ) from None
+            done = Audited(new_id("audit", now), entry.response, repeated=False)
+            self.pending.keep(
+                f"{entry.action} by {entry.actor}: {entry.request}",
+                why,
+                lambda: self.ledger.record_order(entry, rows, now),
+            )
         if not done.repeated:
             # Not `after`: another order may have been recorded while this one was on its way to the disk.
             for order in changed:
                 self.orders = self.orders.adding(order)
         return done
+
+    def _raises(self, changed: list[Order], now: Instant) -> bool:
+        """Whether any site's ceiling, now or later, would be higher with these changes."""
+        after = self.orders
+        for order in changed:
+            after = after.adding(order)
+        gone = any(o.released_at_unix_ms is not None for o in changed)
+        sites = {site for order in changed for site in order.sites if site in self.terms}
+        higher = any(
+            after.effective_ceiling_w(s, self._own_w(s), now)
+            > self.orders.effective_ceiling_w(s, self._own_w(s), now) + 1.0
+            for s in sites
+        )
+        return higher or (gone and len(changed) == 1)
 
     def _own_w(self, site: str) -> float:
         return own_ceiling_w(self.terms[site], self.fleet[site].rollup)

@@ -11,7 +11,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -19,20 +19,23 @@ from controller.board import PlanBoard
 from controller.dispatch.explain import Explanation, explain
 from controller.dispatch.inputs import Decision, FleetState
 from controller.dispatch.ladder import complete, split
+from controller.dispatch.lowering import lowered
 from controller.dispatch.parameters import Parameters
 from controller.dispatch.plan import Terms, build_plan, materially_different
 from controller.dispatch.solve import Planner
 from controller.dispatch.trigger import Planned, Thresholds, Trigger, due
 from controller.replay import record_of
 from controller.store.ledger import Ledger, new_id
+from controller.store.pending import PendingRecords
 from gridpivot.clock import Clock, Instant
-from gridpivot.errors import Infeasible
+from gridpivot.errors import GridpivotError, Infeasible
 from gridpivot.observability import get_logger
 from gridpivot.plan import sign
 from gridpivot.v1 import plan_pb2
 from gridpivot.vocabulary import Posture, Rung
 
 SOLVE_DEADLINE_S = 30.0
+RECORD_DEADLINE_S = 3.0  # a store that takes longer refuses: a lowered ceiling must not wait for a locked database
 # Over half a year the merit order lost 0.16 % to foresight, plans that stood for six hours 1.14 % (docs/backtest.md).
 CLIPPED_FOR_S = 900.0
 MOST_ABANDONED = 2  # solvers that hang at once: each is a thread and a model that nobody can end
@@ -96,12 +99,14 @@ class PlanLoop:
         spare: Callable[[], Planner] | None = None,
         postures: Callable[[str], Posture] = lambda _site: Posture.HOLD,
         reasons: Callable[[], dict[str, str]] = dict,
+        pending: PendingRecords | None = None,
     ) -> None:
         self._planner, self._board, self._ledger = planner, board, ledger
         self._signer, self._clock, self._see = signer, clock, see
         self._epoch, self._lease_s, self._thresholds, self._look_s = epoch, lease_s, thresholds, look_s
         self._postures, self._reasons = postures, reasons
         self._deadline_s = deadline_s
+        self._pending = pending if pending is not None else PendingRecords()
         self._spare = (
             spare if spare is not None else lambda: Planner(planner.parameters, planner.period_s, planner.time_limit_s)
         )
@@ -214,8 +219,7 @@ class PlanLoop:
     async def _publish(self, decision: Decision, fleet: FleetState, now: Instant, trigger: str) -> None:
         states = {state.name: state for state in fleet.sites}
         reasons = self._reasons()
-        signed: list[plan_pb2.SignedPlan] = []
-        why: list[str] = []
+        plans: list[plan_pb2.Plan] = []
         for chosen in decision.sites:
             posted = self._board.posted(chosen.site)
             terms = Terms(
@@ -228,14 +232,14 @@ class PlanLoop:
             plan = build_plan(chosen, states[chosen.site], terms, now, trigger)
             different = materially_different(posted.plan if posted is not None else None, plan)
             if different is not None:
-                signed.append(sign(plan, self._signer.key, self._signer.key_id))
-                why.append(f"{chosen.site}: {different}")
+                plans.append(plan)
+        signed = self._signed(plans)
         if signed or decision.start is not None:
             # A rung that repeats what stands is not recorded: without a solver it would be every few seconds.
-            await self._record(decision, fleet, now, trigger, signed)
+            signed = await self._record(decision, fleet, now, trigger, signed)
+        for plan in plans:  # also those held back: their record may come later
+            self._versions[plan.site] = max(self._versions.get(plan.site, 0), plan.version)
         for one in signed:
-            plan = plan_pb2.Plan.FromString(one.plan)
-            self._versions[plan.site] = plan.version
             self._board.publish(one, now)
         self.last = LastDispatch(decision, fleet, now, trigger)
         self.counts.plans += len(signed)
@@ -244,15 +248,49 @@ class PlanLoop:
             self.last_change = (now, trigger)
             log.info("plans published", plans=len(signed), trigger=trigger, solve_s=round(decision.solve_s, 3))
 
+    def _signed(self, plans: list[plan_pb2.Plan]) -> list[plan_pb2.SignedPlan]:
+        return [sign(plan, self._signer.key, self._signer.key_id) for plan in plans]
+
     async def _record(
         self, decision: Decision, fleet: FleetState, now: Instant, trigger: str, signed: list[plan_pb2.SignedPlan]
-    ) -> None:
+    ) -> list[plan_pb2.SignedPlan]:
+        """Make decision and plans durable; returns the plans that may go out. With a store that refuses or does not
+        answer in time only what lowers goes out, and its record waits in memory."""
         # Turning forty sites into JSON takes milliseconds that the event loop does not have.
         decision_id, parameters = new_id("decision", now), self.parameters
         record = await asyncio.get_running_loop().run_in_executor(
             self._thread, lambda: record_of(decision_id, decision, fleet, now, trigger, parameters)
         )
-        await self._ledger.record_decision(record, signed)
+        if self._pending.degraded is None:
+            try:
+                async with asyncio.timeout(RECORD_DEADLINE_S):
+                    await self._ledger.record_decision(record, signed)
+                return signed
+            except (GridpivotError, TimeoutError) as error:
+                why = str(error) or f"the store gave no answer in {RECORD_DEADLINE_S:g} s"
+        else:
+            why = self._pending.degraded
+        out = self._signed([plan for one in signed if (plan := self._cut(one)) is not None])
+        again = replace(record, decision_id=new_id("decision", now))  # the first try may yet be written
+        told = ", ".join(plan_pb2.Plan.FromString(one.plan).site for one in out) or "no plan"
+        if out:
+            self._pending.keep(
+                f"decision {again.decision_id}: {trigger} ({told})",
+                why,
+                lambda: self._ledger.record_decision(again, out),
+            )
+        log.warning("store refuses; plans that raise are held back", why=why, lowered=told)
+        return out
+
+    def _cut(self, signed: plan_pb2.SignedPlan) -> plan_pb2.Plan | None:
+        """What of a plan may go out unrecorded; its number is the next one, since the first try may yet be written."""
+        new = plan_pb2.Plan.FromString(signed.plan)
+        posted = self._board.posted(new.site)
+        plan = lowered(posted.plan, new) if posted is not None else None
+        if plan is None:
+            return None
+        plan.version = self._versions[new.site] = max(self._versions.get(new.site, 0), new.version) + 1
+        return plan
 
     def _newcomers(self, fleet: FleetState) -> str:
         known = {s.name for s in self._planned.fleet.sites} if self._planned is not None else set()

@@ -178,6 +178,7 @@ class ControllerService:
             deadline_s=dispatch.deadline_s + SOLVER_GRACE_S,
             postures=postures.__getitem__,
             reasons=lambda: operations.orders.reasons(),
+            pending=operations.pending,
         )
         settling = Settling(store, clock, dispatch.parameters)
         await settling.restore()
@@ -223,6 +224,7 @@ class ControllerService:
             sessions,
         )
         stack.push_async_callback(_cancel, asyncio.create_task(gate.run(), name="gate"))
+        stack.push_async_callback(_cancel, asyncio.create_task(operations.pending.run(), name="pending"))
         stack.push_async_callback(_cancel, asyncio.create_task(own.run(), name="certificate"))
         self._loop_task = asyncio.create_task(loop.run(), name="planner")
         stack.push_async_callback(_cancel, self._loop_task)

@@ -1,7 +1,8 @@
 """One writer with group commit: whatever arrives within `group_s` becomes durable in one transaction.
 
 A caller hands in a change and waits; its future resolves after COMMIT returned. A change runs in a savepoint of its
-own, so that one refused change does not undo its neighbours'. When the commit itself fails, all of the group fail.
+own, so that one refused change does not undo its neighbours'. When the commit itself fails, all of the group fail. A
+caller who stops waiting before his change has begun takes it back.
 """
 
 from __future__ import annotations
@@ -97,6 +98,8 @@ class Writer:
         try:
             async with asyncio.timeout(COMMIT_DEADLINE_S), self._engine.begin() as connection:
                 for waiting in group:
+                    if waiting.done.cancelled():
+                        continue  # its caller has given up, and has said so: it must not happen after all
                     try:
                         async with connection.begin_nested():
                             results.append((waiting, await waiting.change(connection), None))
