@@ -158,6 +158,9 @@ class SiteAgent:
                     on_link=self._on_link,
                     inventory_wanted=self._send_inventory,
                 )
+                self.uplink.on_controller_clock = lambda unix_s: self.book.note_controller_clock(
+                    unix_s, self._clock.now()
+                )
                 set_aside = self.uplink.spool.opened.set_aside
                 if set_aside is not None:
                     self.say(EventKind.SPOOL_DEGRADED, f"spool file was not readable; set aside as {set_aside.name}")

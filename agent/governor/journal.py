@@ -6,6 +6,8 @@ Writing happens in a thread of its own: a disk that hangs must not hold the gove
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -26,10 +28,12 @@ class PlanJournal:
         self.degraded: str | None = None
         self.kept_at_unix_s = float("-inf")  # wall clock of the last write: time has not been earlier since
         self.fence: Identity = (0, 0)  # highest ever written, as far as it is known
+        self.begun: frozenset[str] = frozenset()  # events that had begun when it was last written
 
     def load(self) -> pb.SignedPlan | None:
         """The plan kept, None when there is none; one that does not parse is set aside."""
         self.fence = self._read_fence()
+        self.begun = self._read_begun()
         try:
             content = self._path.read_bytes()
             self.kept_at_unix_s = self._path.stat().st_mtime
@@ -59,6 +63,26 @@ class PlanJournal:
         done: Future[str | None] = Future()
         done.set_result(self._write(signed, identity))
         return done
+
+    def note_begun(self, event_ids: frozenset[str]) -> None:
+        """Remember which events have begun: after a restart on a wrong clock they still have."""
+        if event_ids == self.begun:
+            return
+        self.begun = event_ids
+        if self._thread is not None and not self._closed:
+            self._thread.submit(self._write_begun, event_ids)
+        else:
+            self._write_begun(event_ids)
+
+    def _write_begun(self, event_ids: frozenset[str]) -> None:
+        with contextlib.suppress(OSError):  # a disk that refuses is said by the plan's own writing
+            replace_file(self._path.with_name("plan.begun"), json.dumps(sorted(event_ids)).encode())
+
+    def _read_begun(self) -> frozenset[str]:
+        try:
+            return frozenset(map(str, json.loads(self._path.with_name("plan.begun").read_bytes())))
+        except (OSError, ValueError, TypeError):
+            return frozenset()
 
     def close(self) -> None:
         """Let the thread go; a write that hangs is left behind."""

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from agent.backends import SiteInventory
 from agent.governor.journal import Identity, PlanJournal
 from agent.governor.state import Orders
-from agent.governor.windows import Window, accepted, restored
+from agent.governor.windows import FIRST_PLAUSIBLE_UNIX_S, Window, accepted, restored
 from gridpivot import plan as plans
 from gridpivot.clock import Instant
 from gridpivot.errors import BadPlan
@@ -67,7 +67,7 @@ class PlanBook:
         self._durable_ceiling_w = float("inf")
         self._durable_windows: dict[str, Window] = {}
         self._released: dict[str, float] = {}  # events ended by hand at the site, with the start that was meant
-        self._ahead_s = 0.0  # controller's wall clock less ours, as the last welcome told
+        self._controller_offset_s: float | None = None  # its wall clock less our monotonic one; None = not told yet
         kept = journal.load()
         if kept is not None:
             self._restore(kept, now)
@@ -83,9 +83,10 @@ class PlanBook:
         """Why nothing may be raised on the plan: the disk; None when it holds what is in force."""
         return self._journal.degraded
 
-    def note_controller_clock(self, ahead_s: float) -> None:
-        """How far the controller's clock is ahead of ours: events are reckoned by the controller's."""
-        self._ahead_s = ahead_s
+    def note_controller_clock(self, controller_unix_s: float, now: Instant) -> None:
+        """What the controller's clock says: events are reckoned by it, whatever happens to ours."""
+        if controller_unix_s >= FIRST_PLAUSIBLE_UNIX_S:
+            self._controller_offset_s = controller_unix_s - now.monotonic_s
 
     def release(self, event_id: str) -> bool:
         """Somebody at the site ends an event; it stays ended while plans go on naming it with the same start."""
@@ -120,7 +121,10 @@ class PlanBook:
             return
         start_s = None if now is None else now.unix_s
         lead_s, kept_at_s = self._policy.event_lead_s, self._journal.kept_at_unix_s
-        self._windows = {e.event_id: restored(e, kept_at_s, start_s, lead_s) for e in plan.events}
+        begun = self._journal.begun
+        self._windows = {
+            e.event_id: restored(e, kept_at_s, start_s, lead_s, begun=e.event_id in begun) for e in plan.events
+        }
         self._install(plan)
 
     def offer(self, signed: pb.SignedPlan, now: Instant) -> telemetry.PlanStatus:
@@ -130,7 +134,8 @@ class PlanBook:
             newest = self._next[0] if self._next is not None else self.plan
             if newest is not None and (plan.epoch, plan.version) == self.highest and plan == newest:
                 self._renewed_s = now.monotonic_s
-                self.accepted_at = self.accepted_at or now
+                if self.accepted_at is None:  # after a restart: only now is the controller's clock known
+                    self.accepted_at, self._windows = now, self._reckoned(plan, now)
                 return self._status(PlanState.ACCEPTED)
             # With the plan itself lost, the very one that the fence names is taken again.
             floor = self.highest if newest is not None else _just_below(self.highest)
@@ -217,9 +222,18 @@ class PlanBook:
             if known is not None and known.same_as(event):
                 windows[event.event_id] = replace(known, ceiling_w=event.ceiling_w)
             else:
-                windows[event.event_id] = accepted(event, now, self._ahead_s)
+                windows[event.event_id] = accepted(event, now, self._controller_offset_s)
         starts = {w.event_id: w.starts_unix_s for w in windows.values()}
         self._released = {i: start_s for i, start_s in self._released.items() if starts.get(i) == start_s}
+        return windows
+
+    def _reckoned(self, plan: pb.Plan, now: Instant) -> dict[str, Window]:
+        """Windows from the disk with the monotonic start that they lacked; those that had begun stay as they are."""
+        windows = dict(self._windows)
+        for event in plan.events:
+            held = windows.get(event.event_id)
+            if held is not None and held.starts_monotonic_s is None:
+                windows[event.event_id] = accepted(event, now, self._controller_offset_s)
         return windows
 
     def renew(self, epoch: int, version: int, now: Instant) -> None:
@@ -281,6 +295,8 @@ class PlanBook:
         """What the governor should follow at this tick, clipped to the lowest live limit."""
         self._keep(now)
         self._come_due(now)
+        lead_s = self._policy.event_lead_s
+        self._journal.note_begun(frozenset(w.event_id for w in self._windows.values() if w.active(now, lead_s)))
         live_w, plan = self._live_ceiling(now), self.plan
         no_wish: list[float | None] = [None] * len(self._pools)
         if plan is None:

@@ -49,19 +49,22 @@ def times_of(event: pb.EventWindow) -> tuple[float, float | None]:
     return event.starts_at_unix_ms / 1000.0, ends_s
 
 
-def accepted(event: pb.EventWindow, now: Instant, ahead_s: float) -> Window:
-    """A window accepted now. `ahead_s`: how far the controller's clock is ahead of ours, 0 when it is not known."""
+def accepted(event: pb.EventWindow, now: Instant, controller_offset_s: float | None) -> Window:
+    """A window accepted now. `controller_offset_s` is the controller's wall clock less our monotonic one, which no step of
+    our own wall clock moves; None = not known, ours has to do."""
     starts_s, ends_s = times_of(event)
-    offset_s = now.monotonic_s - (now.unix_s + ahead_s)
-    ends_monotonic_s = None if ends_s is None else ends_s + offset_s
-    return Window(event.event_id, event.ceiling_w, starts_s, ends_s, starts_s + offset_s, ends_monotonic_s)
+    offset_s = now.unix_s - now.monotonic_s if controller_offset_s is None else controller_offset_s
+    ends_monotonic_s = None if ends_s is None else ends_s - offset_s
+    return Window(event.event_id, event.ceiling_w, starts_s, ends_s, starts_s - offset_s, ends_monotonic_s)
 
 
-def restored(event: pb.EventWindow, kept_at_unix_s: float, now_unix_s: float | None, lead_s: float) -> Window:
-    """A window from the disk, after a reboot. A clock that stands before the last write, or was never set, is not believed:
-    the event holds from now on."""
+def restored(
+    event: pb.EventWindow, kept_at_unix_s: float, now_unix_s: float | None, lead_s: float, *, begun: bool = False
+) -> Window:
+    """A window from the disk, after a reboot; `begun`: it is known to have begun. A clock that stands before the last
+    write, or was never set, is not believed: the event holds from now on."""
     starts_s, ends_s = times_of(event)
-    begun = starts_s - lead_s <= kept_at_unix_s
+    begun = begun or starts_s - lead_s <= kept_at_unix_s
     if now_unix_s is not None:
         begun = begun or now_unix_s < kept_at_unix_s - 1.0 or now_unix_s < FIRST_PLAUSIBLE_UNIX_S
     return Window(event.event_id, event.ceiling_w, starts_s, ends_s, float("-inf") if begun else None, None)

@@ -80,6 +80,7 @@ class Uplink:
         self._target, self._clock = target, clock
         self._on_plan, self._on_heartbeat, self._hello = on_plan, on_heartbeat, hello
         self._on_link, self._inventory_wanted = on_link, inventory_wanted
+        self.on_controller_clock: Callable[[float], None] = lambda _unix_s: None
         self.state = UplinkState()
         self.outbox = Outbox(FIRST_WINDOW_BYTES)
         self.pace = Pace()
@@ -263,6 +264,7 @@ class Uplink:
             self._on_link(True, "")
         self.state.connected, self.state.since_s = True, now_s
         self.state.sessions_total += 1
+        self.on_controller_clock(welcome.wall_clock_unix_ms / 1000.0)
         if welcome.inventory_wanted:
             self._inventory_wanted()
         if welcome.HasField("plan"):

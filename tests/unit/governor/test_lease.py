@@ -129,6 +129,9 @@ class _MemoryJournal(PlanJournal):
     def load(self) -> pb.SignedPlan | None:
         return self.kept
 
+    def _write_begun(self, event_ids: frozenset[str]) -> None:
+        """Kept by `begun` itself."""
+
     def _write(self, signed: pb.SignedPlan, identity: tuple[int, int]) -> str | None:
         if self.full:
             return "full"
@@ -351,7 +354,7 @@ def test_disk_that_hangs_lets_the_governor_go_on_lowering_and_says_so(tmp_path: 
 
 def test_events_are_reckoned_by_the_controllers_clock_where_ours_is_slow(open_book) -> None:
     book = open_book()
-    book.note_controller_clock(3_600.0)  # we are an hour behind
+    book.note_controller_clock(T0.unix_s + 3_600.0, T0)  # we are an hour behind
     book.offer(signed(plan(1, valid_for_ms=10**9, events=[window(3_700, 7_300)])), T0)
     assert book.active_events(later(99)) == {}
     assert book.active_events(later(101)) == {"e1": 5e5}  # our own wall clock will only say so an hour later
