@@ -111,10 +111,10 @@ class World:
             pool.demand_w = pool.power_w = max(pool.baseline_w, 0.5 * pool.max_w)
             pool.limit_w = min(pool.max_w, pool.power_w + 0.03 * pool.max_w)
         modes = np.full(DEVICES, Mode.NORMAL.code, dtype=np.uint8)
-        modes[: DEVICES // 8] = Mode.SLEEP.code
+        modes[: DEVICES // 5] = Mode.SLEEP.code  # to be woken, and not room for all of them
         self.site.physics.start(modes)
         self.site.settle()
-        self.own_w = 1.02 * self.site.true_power_w
+        self.own_w = 1.01 * self.site.true_power_w
         self.policy = Policy(
             ceiling_w=self.own_w,
             protection_w=1.08 * self.own_w,
