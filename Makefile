@@ -3,6 +3,7 @@ SHELL := bash
 PY := .venv/bin/python
 BIN := .venv/bin
 DEMO_ARGS ?=
+CHAOS_ARGS ?=
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -33,6 +34,9 @@ proto: .venv/dev.stamp ## generate gridpivot/v1 from protos/
 	PATH=$(CURDIR)/$(BIN):$$PATH $(PY) -m grpc_tools.protoc -Iprotos --python_out=. --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. $$(cd protos && find gridpivot -name '*.proto' | sort)
 	@touch gridpivot/v1/__init__.py
 
+chaos: .venv/dev.stamp ## every fault against a real controller (CHAOS_ARGS="--short"); last line is one JSON object
+	@$(PY) -m sim.chaos $(CHAOS_ARGS)
+
 bench-%: .venv/dev.stamp ## bench-governor, -ingest, -metrics, -dispatch, -forecast, -regret, -asic, -nvml: last line is one JSON object
 	@$(PY) tests/bench/bench_$*.py
 
@@ -40,5 +44,5 @@ clean: ## remove what was built
 	rm -rf .venv build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help setup demo test lint proto clean
+.PHONY: help setup chaos demo test lint proto clean
 .PRECIOUS: .venv/%.stamp

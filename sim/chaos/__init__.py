@@ -1,0 +1,1 @@
+"""Faults on purpose: a real controller, complete agents on simulated physics, and everything that can go wrong between."""

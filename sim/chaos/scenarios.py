@@ -1,0 +1,16 @@
+"""Every scenario by name, in the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from sim.chaos import crash, link
+from sim.chaos.outcome import Outcome
+
+Scenario = Callable[[Path, bool], Awaitable[Outcome]]  # a new directory, whether the short form is wanted
+
+SCENARIOS: Mapping[str, Scenario] = {
+    **crash.SCENARIOS,
+    **link.SCENARIOS,
+}
