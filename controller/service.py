@@ -186,6 +186,7 @@ class ControllerService:
         timing = LinkTiming(settings.link.heartbeat_ms, settings.link.dead_after_ms, settings.link.window_bytes)
         sessions = SessionServicer(fleet, store, board, timing, clock, gate)
         gate.on_change = sessions.look_again
+        sessions.on_plan_seen = loop.outgrow
         self.enrolment = enrolment = Enrolment(
             authority, enrolment_terms(settings, signer), store.identities, gate, clock, terms.__contains__
         )

@@ -9,7 +9,7 @@ a link that broke without telling us): its new session takes over from its old o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -102,6 +102,7 @@ class SessionServicer(session_pb2_grpc.SessionServiceServicer):
         """Without a gate, which only tests do, nothing but TLS itself looks at certificates."""
         self._fleet, self._store, self._board, self._timing, self._clock = fleet, store, board, timing, clock
         self._gate = gate
+        self.on_plan_seen: Callable[[str, int, int], Awaitable[None]] | None = None  # highest that a site has seen
         self._live: dict[str, _Session] = {}
         self.counters = LinkCounters()
 
@@ -249,6 +250,9 @@ class _Session:
         now = self._clock.now()
         self.live.note_connected(self.hello.agent_version, self.hello.wall_clock_unix_ms, now)
         plans = self._board.subscribe(self.live.name)
+        seen = self.hello.plan_epoch, self.hello.plan_version
+        if self._owner.on_plan_seen is not None and min(seen) > 0 and max(seen) <= HIGHEST_NUMBER:
+            await self._owner.on_plan_seen(self.live.name, *seen)
         tasks = self._tasks
         try:
             await self._write(wire.SessionResponse(welcome=await self._welcome(now)))
