@@ -25,7 +25,8 @@ from controller.identity.gate import Gate, open_gate
 from controller.identity.metrics import IdentityCollector
 from controller.identity.upkeep import OwnCertificate, enrolment_terms
 from controller.link.enrolment import EnrolmentServicer
-from controller.link.servicer import LinkTiming, SessionServicer
+from controller.link.servicer import SessionServicer
+from controller.link.session import LinkTiming
 from controller.markets.book import MarketBook
 from controller.markets.polling import MarketPoller
 from controller.memory import SiteMemory
