@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from sim.chaos import crash, hostile, link
+from sim.chaos import connections, crash, hostile, link
 from sim.chaos.outcome import Outcome
 
 Scenario = Callable[[Path, bool], Awaitable[Outcome]]  # a new directory, whether the short form is wanted
@@ -14,4 +14,5 @@ SCENARIOS: Mapping[str, Scenario] = {
     **crash.SCENARIOS,
     **link.SCENARIOS,
     **hostile.SCENARIOS,
+    **connections.SCENARIOS,
 }
