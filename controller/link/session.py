@@ -23,7 +23,7 @@ from controller.store.store import Store
 from gridpivot import __version__
 from gridpivot.clock import Clock, Instant
 from gridpivot.errors import BadReport, GridpivotError
-from gridpivot.link.codec import decode_payload
+from gridpivot.link.codec import decode_payload, unpacked_bytes
 from gridpivot.link.cursors import LaneCursor
 from gridpivot.link.heartbeat import LinkWatch
 from gridpivot.link.lanes import LANES, Lane
@@ -39,6 +39,7 @@ MOST_QUEUED_BATCHES = 256
 # A commit carries records of all sites; one number that the database cannot hold would fail it for all of them.
 HIGHEST_NUMBER = 2**63 - 1
 MOST_QUEUED_BYTES = 16 * 2**20  # of one site, waiting for the store; beyond it the stream is not read
+UNPACKED_AT_ONCE_BYTES = 2**20  # of one site, before the other sites have their turn
 TELL_EVERY_BYTES = 4 * 1024
 TOOK_OVER = "a newer session of the same agent took over"
 Context = grpc.aio.ServicerContext[wire.SessionRequest, wire.SessionResponse]
@@ -257,12 +258,16 @@ class LiveSession:
         if batch.lane not in LANES:
             self.end(Ended(GoawayCode.PROTOCOL_ERROR, f"lane {batch.lane} is unknown", 30_000))
             return
-        counters, arrivals, size = self._owner.counters, [], 0
+        counters = self._owner.counters
         if not all(0 < record.seq <= HIGHEST_NUMBER for record in batch.records):
             self.end(Ended(GoawayCode.PROTOCOL_ERROR, "sequence numbers run from 1 to 2^63 - 1", 30_000))
             return
+        size = sum(len(part.payload) for part in batch.records)
+        counters.bytes_total += size
+        self._received_bytes += size
+        arrivals: list[Arrival] = []
+        weight = unpacked = 0
         for part in batch.records:
-            size += len(part.payload)
             try:
                 record = self._assembly.add(batch.lane, part)
             except BadReport as error:
@@ -271,11 +276,18 @@ class LiveSession:
             if record is None:
                 continue
             counters.records_total[batch.lane] += 1
-            arrivals.append(Arrival(record.seq, self._apply(record, now)))
-        counters.bytes_total += size
-        self._received_bytes += size
+            message = self._apply(record, now)
+            # The store has no use for a table; waiting for the commit with it would only keep it in memory.
+            kept = None if isinstance(message, pb.DeviceReport) else message
+            arrivals.append(Arrival(record.seq, kept))
+            weight += len(record.payload) if kept is None else max(len(record.payload), kept.ByteSize())
+            unpacked += unpacked_bytes(record.payload)
+            if max(weight, unpacked) >= UNPACKED_AT_ONCE_BYTES:
+                await self._enqueue(batch.lane, arrivals, weight)
+                arrivals, weight, unpacked = [], 0, 0
+                await asyncio.sleep(0)
         if arrivals:
-            await self._enqueue(batch.lane, arrivals, size)
+            await self._enqueue(batch.lane, arrivals, weight)
         if self._received_bytes - self._told_bytes >= TELL_EVERY_BYTES:
             self._out.put_nowait(wire.SessionResponse(acks=self._acks([])))
 
