@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from sim.chaos import connections, crash, hostile, link
+from sim.chaos import certificates, connections, crash, hostile, link, misled
 from sim.chaos.outcome import Outcome
 
 Scenario = Callable[[Path, bool], Awaitable[Outcome]]  # a new directory, whether the short form is wanted
@@ -14,5 +14,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     **crash.SCENARIOS,
     **link.SCENARIOS,
     **hostile.SCENARIOS,
+    **misled.SCENARIOS,
     **connections.SCENARIOS,
+    **certificates.SCENARIOS,
 }
