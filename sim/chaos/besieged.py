@@ -12,10 +12,11 @@ from pathlib import Path
 
 from gridpivot.v1 import operator_pb2 as op
 from sim.chaos.crash import accounts
-from sim.chaos.outcome import Outcome
+from sim.chaos.outcome import MEMORY_BAR_MB, Outcome
 from sim.chaos.rig import Rig, Site, until
 
 BACK_S = 20.0
+GIVEN_BACK_S = 25.0
 REFUSALS = ("events lost",)  # errors in the log that are the right word for what the intruder did
 
 
@@ -25,6 +26,10 @@ class Siege:
     def __init__(self, rig: Rig) -> None:
         self.rig, self.victim = rig, rig.specs[1].name
         self.before_mb = rig.rss_mb()
+
+    def growth_mb(self) -> float:
+        """Memory of the controller over what it was before the attack [MB]."""
+        return self.rig.rss_mb() - self.before_mb
 
     def complaints(self) -> dict[str, int]:
         """What the controller logged as an error (a defect, not a refusal): text -> how often."""
@@ -61,7 +66,9 @@ class Siege:
         back_s = await until(lambda: site.connected, BACK_S, "the well-behaved site connected")
         await self.planned_anew()
         await self.rig.drained()
-        growth_mb = self.rig.rss_mb() - self.before_mb
+        with contextlib.suppress(TimeoutError):  # what was freed goes back to the system within a beat or two
+            await until(lambda: self.growth_mb() <= MEMORY_BAR_MB, GIVEN_BACK_S, "memory given back")
+        growth_mb = self.growth_mb()
         notes = [*(notes or ()), *(f"{count} x {text}" for text, count in self.complaints().items())]
         found = await accounts(self.rig, name, saw, recovery_s=back_s, note="; ".join(notes)[:1500])
         return dataclasses.replace(found, memory_growth_mb=max(0.0, growth_mb))

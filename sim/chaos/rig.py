@@ -84,6 +84,7 @@ class Site:
         self.plans_followed: set[tuple[int, int]] = set()
         self.said: list[str] = []
         self._tasks: list[asyncio.Task[Any]] = []
+        self.state_name = spec.name  # of the agent's directory
         self._first_j: int | None = None  # the meter's counter when the ledger began
         self.agent: SiteAgent
 
@@ -100,7 +101,7 @@ class Site:
             Hardware(self.world, self.world, self.world),
             target,
             keys,
-            self.rig.place / "agents" / self.spec.name,
+            self.rig.place / "agents" / self.state_name,
             self.clock,
             Beats(1.0, 1.0, 5.0),
         )
