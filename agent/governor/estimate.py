@@ -17,7 +17,7 @@ from agent.governor.reconcile import Standing
 from agent.governor.state import NORMAL, SLEEP, GovernorState, Policy, Sensed, tail_w
 from gridpivot.vocabulary import DeviceState, MeterTrust
 
-KNOWN_AFTER = 60  # steady samples in a row that agree before the ratio of meter to devices counts as known
+KNOWN_AFTER = 10  # steady samples in a row that agree before the ratio of meter to devices counts as known
 AGREES_WITHIN = 0.04
 _MAY_RETURN = (DeviceState.IDLE.code, DeviceState.WAKING.code)
 
@@ -79,7 +79,7 @@ def estimate(
     ai_now = draws(sensed, limits)
     ai_w, ai_limit_w = sum(ai_now), sum(limits)
     reported_w = float(state.believed_w.sum())
-    trust = watch.judge(sensed.meter, _envelope(state, reported_w, ai_w, ai_limit_w, policy), now_s)
+    trust = watch.judge(sensed.meter, _envelope(state, standing, reported_w, ai_w, ai_limit_w, policy), now_s)
     age_s = now_s - sensed.meter.read_at_s if sensed.meter is not None else 0.0
     ranges = _draw_range(state, ai_now, policy.meter_dead_s + max(0.0, age_s), now_s)
     falling = state.pending < 0
@@ -92,7 +92,7 @@ def estimate(
     other_tail_w = 0.0
     if trust is MeterTrust.TRUSTED and sensed.meter is not None:
         base_w = sensed.meter.power_w
-        state.trusted_w, state.trusted_ai_w = base_w, ai_w
+        state.trusted_w, state.trusted_ai_w, state.trusted_reported_w = base_w, ai_w, reported_w
         state.raised_since_w = state.shed_since_w = 0.0
         credit_w += shed_tail_w
         # Sheds for other ends only fill a breach: counted as room for AI they would leave it short.
@@ -142,17 +142,26 @@ def _age_overhead(state: GovernorState, policy: Policy, now_s: float) -> None:
         state.overhead_debt_w *= math.exp(-max(0.0, now_s - state.last_tick_s) / policy.overhead_lag_s)
 
 
-def _envelope(state: GovernorState, reported_w: float, ai_w: float, ai_limit_w: float, policy: Policy) -> Envelope:
+def _envelope(
+    state: GovernorState, standing: Standing, reported_w: float, ai_w: float, ai_limit_w: float, policy: Policy
+) -> Envelope:
     """What the devices make possible: sensors are at most 20 % off, in flight and lag come on top."""
     moving_w = float(state.moved_w[state.pending != 0].sum()) + sum(w for _, w in state.shed_tails)
     overhead = 1.0 + policy.overhead_ratio
     least_w = 0.6 * reported_w + 0.5 * ai_w - moving_w - 0.05 * policy.ceiling_w
     most_w = (1.45 * reported_w + ai_limit_w + moving_w) * overhead + 0.15 * policy.ceiling_w
+    silent_w = float(state.believed_w[standing.silent].sum())  # may be without power: then the meter is right
+    if state.trusted_w is not None:
+        # Nothing falls from one second to the next that no device has shown: a phase lost before anything was learned.
+        moved_w = state.correction * (reported_w - state.trusted_reported_w) + ai_w - state.trusted_ai_w
+        carried_w = state.trusted_w + moved_w * (1.0 + 0.7 * policy.overhead_ratio)
+        slack_w = 0.15 * state.trusted_w + moving_w + abs(state.overhead_debt_w) + 0.04 * policy.ceiling_w
+        least_w = max(least_w, carried_w - slack_w - silent_w)
     if state.agreed_samples >= KNOWN_AFTER:
         # How meter and devices go together is known by now: a phase that is lost, a CT ratio that somebody changed.
         expected_w = (state.correction * reported_w + ai_w) * (1.0 + 0.7 * policy.overhead_ratio)
         spread_w = 0.15 * expected_w + moving_w + abs(state.overhead_debt_w) + 0.04 * policy.ceiling_w
-        least_w = max(least_w, expected_w - spread_w)
+        least_w = max(least_w, expected_w - spread_w - silent_w)
         most_w = min(most_w, expected_w + spread_w + (ai_limit_w - ai_w))
     return Envelope(max(0.0, least_w), most_w)
 

@@ -66,9 +66,9 @@ class MeterWatch:
             return MeterTrust.STALE
         if sample.power_w < 0.0:
             return MeterTrust.REVERSED
-        if not envelope.least_w <= sample.power_w <= envelope.most_w:
-            return MeterTrust.OUTSIDE_ENVELOPE
         same = self._last is not None and sample.power_w == self._last.power_w
         if same and self._proven_step_w > self._step_w and now_s - self._value_since_s > self._dead_s + self._fresh_s:
-            return MeterTrust.FROZEN
+            return MeterTrust.FROZEN  # says more than what follows from it
+        if not envelope.least_w <= sample.power_w <= envelope.most_w:
+            return MeterTrust.OUTSIDE_ENVELOPE
         return None

@@ -11,14 +11,19 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.backends import Grouping
 from agent.energy import Counter
 from agent.governor.state import ContainerFans
 from agent.site import Beats, Hardware, SiteAgent
 from gridpivot.clock import Instant
-from gridpivot.vocabulary import Mode
+from gridpivot.curves import gpu_pool
+from gridpivot.plan import sign
+from gridpivot.v1 import plan_pb2 as pb
+from gridpivot.vocabulary import AiPriority, Mode
 from sim.chaos.outcome import Outcome
+from sim.chaos.rig import until
 from sim.fleet import SiteSpec, inventory_of, policy_of
 from sim.physics import Truth
 from sim.referee import Referee
@@ -28,6 +33,8 @@ DEVICES = 300
 STEP_S = 0.5
 UNIX_S = 1_800_000_000.0
 FULL_REGISTER_J = 2**32
+KEY = Ed25519PrivateKey.generate()
+PLANNER = {"chaos": KEY.public_key()}
 
 
 class Fans:
@@ -49,10 +56,13 @@ class Fans:
 class VirtualRig:
     """One site whose only clock is `now_s`."""
 
-    def __init__(self, place: Path, *, counter: Counter | None = None, fans: bool = False) -> None:
+    def __init__(self, place: Path, *, counter: Counter | None = None, fans: bool = False, gpus: int = 0) -> None:
+        """`gpus`: more than the site of the demo has, so that AI alone can carry it over its limits."""
         self.now_s = 1_000.0
         spec = SiteSpec("site-0", "texas", 0, DEVICES, 3_600.0 * DEVICES, False, 11)
         inventory = inventory_of(spec)
+        if gpus:
+            inventory = dataclasses.replace(inventory, pools=(gpu_pool("inference", AiPriority.GUARANTEED, gpus),))
         rows = np.arange(DEVICES)
         macs = b"".join((row + 1).to_bytes(6, "big") for row in range(DEVICES))
         groups = (Grouping("container", ("C1", "C2"), (rows // (DEVICES // 2)).astype(np.int32)),)
@@ -77,7 +87,7 @@ class VirtualRig:
             policy = dataclasses.replace(policy, fans=(ContainerFans("C1"), ContainerFans("C2")))
         hardware = Hardware(self.world, self.world, self.world, fans=self.fans if fans else None, counter=counter)
         self.agent = SiteAgent(
-            "site-0", policy, self.world.inventory, hardware, None, {}, place / "agent", self, Beats()
+            "site-0", policy, self.world.inventory, hardware, None, PLANNER, place / "agent", self, Beats()
         )
         self.referee = Referee("site-0", ceiling_w, self.spec.protection_w, stock_only=False)
         self.said: list[str] = []
@@ -104,6 +114,23 @@ class VirtualRig:
                 self.agent.tick(self.now())
                 if self.first_j is None and self.agent.energy.ledger.base is not None:
                     self.first_j = self.world.sampled_j
+
+    async def want_all_mining(self) -> None:
+        """A plan that wakes every machine that there is room for."""
+        counts = np.bincount(self.world.inventory.class_index)
+        named = zip(self.world.inventory.classes, counts, strict=True)
+        plan = pb.Plan(
+            site="site-0",
+            epoch=1,
+            version=1,
+            ceiling_w=self.spec.ceiling_w,
+            valid_for_ms=10**8,
+            classes=[pb.ClassTarget(name=c.name, normal_machines=n, value_usd_per_mwh=50.0) for c, n in named],
+            pools=[pb.PoolTarget(name=pool.name, max_w=pool.max_w) for pool in self.world.inventory.pools],
+            fallback=pb.Fallback(posture="hold", ceiling_w=self.spec.ceiling_w),
+        )
+        self.agent._on_plan(sign(plan, KEY, "chaos"))
+        await until(lambda: self.agent.book.orders(self.now()).may_raise, 10.0, "plan on the disk")
 
     def busy(self, minutes: int) -> None:
         """AI demand goes up and down, and doubles."""
@@ -145,6 +172,19 @@ async def _faulty(fault: MeterFault, place: Path, short: bool) -> Outcome:
     if not seen and fault is not MeterFault.FROZEN:
         note = note or "nothing was said"
     return rig.outcome(f"meter_{fault.value}", f"meter_fault {'said' if seen else 'not said'}; then {trust}", note)
+
+
+async def phase_lost_early(place: Path, short: bool) -> Outcome:
+    """A phase is lost soon after the start, before much was learned, while the plan wants all mining and AI doubles."""
+    rig = VirtualRig(place, gpus=DEVICES * 3 // 4)
+    await rig.want_all_mining()
+    rig.run(45.0)
+    before = len(rig.said)
+    rig.world.meter_fault = MeterFault.PHASE_MISSING
+    rig.busy(4 if short else 60)
+    seen = "meter_fault" in rig.said[before:]
+    note = "" if seen else "nothing was said"
+    return rig.outcome("phase_lost_early", f"meter_fault {'said' if seen else 'not said'}", note)
 
 
 async def counter_rolls_over(place: Path, short: bool) -> Outcome:
@@ -234,6 +274,7 @@ FAULTS = (
 )
 SCENARIOS: dict[str, Callable[[Path, bool], Awaitable[Outcome]]] = {
     **{f"meter_{fault.value}": partial(_faulty, fault) for fault in FAULTS},
+    "phase_lost_early": phase_lost_early,
     "counter_rolls_over": counter_rolls_over,
     "meter_exchanged": meter_exchanged,
     "blackout": blackout,
