@@ -18,16 +18,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from link_centre import example_plan
+from partner import Partner
 
 from gridpivot.plan import sign, verify
 from sim import staging
-from sim.children import Child
 from sim.fleet import SiteSpec
 
-HERE = Path(__file__).parent
 ARMS = ("tls", "plain", "parts")
 SETTLE_S = 6.0
 PLAN_EVERY_S = 300.0
@@ -37,48 +35,6 @@ BAR_CORE = 0.05
 def say(text: str) -> None:
     """Progress, apart from the result."""
     print(text, file=sys.stderr, flush=True)
-
-
-class Partner:
-    """A child that answers each line with one line."""
-
-    def __init__(self, name: str, place: Path, role: str, asked: dict[str, Any]) -> None:
-        self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self.child = Child(name, place / f"{name}.log", self._answers.put_nowait)
-        self._command = [sys.executable, str(HERE / role), json.dumps(asked)]
-
-    async def start(self) -> dict[str, Any]:
-        """Until it is up; what it says of itself."""
-        await self.child.start(self._command)
-        return await self._answer(60.0)
-
-    async def ask(self, deadline_s: float = 60.0, **line: Any) -> dict[str, Any]:
-        """Tell, and wait for the answer."""
-        self.child.tell(**line)
-        return await self._answer(deadline_s)
-
-    async def _answer(self, deadline_s: float) -> dict[str, Any]:
-        until_s = time.monotonic() + deadline_s
-        while self._answers.empty():
-            self.child.check()
-            if time.monotonic() > until_s:
-                raise SystemExit(f"{self.child.name} gave no answer in {deadline_s:.0f} s: {self.child.tail()}")
-            await asyncio.sleep(0.02)
-        return self._answers.get_nowait()
-
-    def process(self) -> psutil.Process:
-        """To read its CPU and memory."""
-        assert self.child.process is not None
-        return psutil.Process(self.child.process.pid)
-
-    def cpu_s(self) -> float:
-        """User and system, so far."""
-        times = self.process().cpu_times()
-        return times.user + times.system
-
-    def rss_mib(self) -> float:
-        """Resident now."""
-        return self.process().memory_info().rss / 2**20
 
 
 class Link:
