@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from agent.governor.meter_watch import MeterWatch
 from agent.governor.recall import Recall
 from agent.governor.state import Actions, GovernorState, ModeCommand, Orders, Policy, Sensed
 from agent.identity.upkeep import CertificateState
+from agent.keeping import keep_desired, keep_energy
 from agent.local_control import LocalControl
 from agent.notices import Notices
 from agent.uplink.beat import DeviceBeat
@@ -47,7 +47,6 @@ from gridpivot.vocabulary import EventKind, Mode, PlanState, Reason, Rung, Stage
 log = structlog.get_logger("agent.site")
 
 FIRST_TABLE_S = 3.0  # a first sweep needs a moment
-REMEMBER_S = 5.0  # how far orders and energy on disk may be behind
 MOST_RATIO = 1.25  # more than this times the protection limit does not pass the meter
 STEADY_BEATS = 3  # quiet ticks before a plan counts as applied
 
@@ -169,30 +168,9 @@ class SiteAgent:
             handlers = self.by_hand.handlers | self.commissioner.handlers
             tasks.create_task(LocalControl(self._state_dir, handlers).run(), name=f"control {self.site}")
             tasks.create_task(self._govern(), name=f"governor {self.site}")
-            tasks.create_task(self._remember(), name=f"recall {self.site}")
-            tasks.create_task(self._keep_energy(), name=f"energy {self.site}")
-
-    async def _keep_energy(self) -> None:
-        """Keep the energy ledger on disk, and once more at the end."""
-        try:
-            while True:
-                await asyncio.sleep(REMEMBER_S)
-                if self.energy.counts:
-                    await asyncio.to_thread(self.energy.keep, *self.energy.content(self._clock.now()))
-        finally:
-            if self.energy.counts:
-                self.energy.save(self._clock.now())
-
-    async def _remember(self) -> None:
-        """Keep the last orders on disk, a few seconds behind; a disk that refuses is said by the spool."""
-        while True:
-            await asyncio.sleep(REMEMBER_S)
-            desired = self.state.desired.copy()
-            if np.array_equal(desired, self._recalled):
-                continue
-            with suppress(OSError):
-                await asyncio.to_thread(self._recall.save, desired, self._clock.now().unix_ms / 1000.0)
-                self._recalled = desired
+            desired = keep_desired(self._recall, lambda: self.state.desired.copy(), self._recalled, self._clock)
+            tasks.create_task(desired, name=f"recall {self.site}")
+            tasks.create_task(keep_energy(self.energy, self._clock), name=f"energy {self.site}")
 
     def quiesce(self) -> None:
         """Stop deciding and reporting; the uplink goes on sending what waits."""

@@ -38,6 +38,7 @@ SOLVE_DEADLINE_S = 30.0
 RECORD_DEADLINE_S = 3.0  # a store that takes longer refuses: a lowered ceiling must not wait for a locked database
 # Over half a year the merit order lost 0.16 % to foresight, plans that stood for six hours 1.14 % (docs/backtest.md).
 CLIPPED_FOR_S = 900.0
+MOST_EPOCHS_AHEAD = 1_000_000  # restarts of a controller between a backup and its restoration
 MOST_ABANDONED = 2  # solvers that hang at once: each is a thread and a model that nobody can end
 log = get_logger(__name__)
 
@@ -125,6 +126,22 @@ class PlanLoop:
     def parameters(self) -> Parameters:
         """What dispatch weighs."""
         return self._planner.parameters
+
+    async def outgrow(self, site: str, epoch: int, version: int) -> None:
+        """A site has seen a plan above all of ours (our database is an older copy): go above it, or it would never follow
+        us again. A figure out of all proportion is left alone; it is the site that is wrong then."""
+        if (epoch, version) <= (self._epoch, self._versions.get(site, 0)):
+            return
+        if epoch - self._epoch > MOST_EPOCHS_AHEAD:
+            log.error(
+                "a site names an absurd epoch; it will refuse our plans", site=site, epoch=epoch, ours=self._epoch
+            )
+            return
+        ours = await self._ledger.next_epoch(above=epoch)
+        log.warning("epoch raised above what a site has seen; is the database an older copy?", site=site, epoch=ours)
+        self._epoch = max(self._epoch, ours)
+        self._planned = None
+        self.wake()
 
     def wake(self) -> None:
         """Look at once: an order was given."""

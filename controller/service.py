@@ -25,7 +25,8 @@ from controller.identity.gate import Gate, open_gate
 from controller.identity.metrics import IdentityCollector
 from controller.identity.upkeep import OwnCertificate, enrolment_terms
 from controller.link.enrolment import EnrolmentServicer
-from controller.link.servicer import LinkTiming, SessionServicer
+from controller.link.servicer import SessionServicer
+from controller.link.session import LinkTiming
 from controller.markets.book import MarketBook
 from controller.markets.polling import MarketPoller
 from controller.memory import SiteMemory
@@ -37,6 +38,7 @@ from controller.store.store import Store
 from gridpivot.clock import Clock, SystemClock
 from gridpivot.errors import GridpivotError, SettingsError
 from gridpivot.httpd import TEXT, HttpServer, Reply, Route, answer
+from gridpivot.limits import give_back_memory, raise_file_limit
 from gridpivot.link.credentials import (
     SERVER_OPTIONS,
     dynamic_operator_credentials,
@@ -48,6 +50,8 @@ from gridpivot.observability import get_logger
 from gridpivot.plan import key_id
 from gridpivot.v1 import enrolment_pb2_grpc, operator_pb2_grpc, session_pb2_grpc
 
+GIVE_BACK_EVERY_S = 10.0
+MOST_FILES = 1_000_000
 PURGE_EVERY_S = 3_600.0
 PRICES_EVERY_S = 2.0  # how soon a changed price file is noticed
 GRACE_S = 2.0
@@ -186,6 +190,7 @@ class ControllerService:
         timing = LinkTiming(settings.link.heartbeat_ms, settings.link.dead_after_ms, settings.link.window_bytes)
         sessions = SessionServicer(fleet, store, board, timing, clock, gate)
         gate.on_change = sessions.look_again
+        sessions.on_plan_seen = loop.outgrow
         self.enrolment = enrolment = Enrolment(
             authority, enrolment_terms(settings, signer), store.identities, gate, clock, terms.__contains__
         )
@@ -232,6 +237,7 @@ class ControllerService:
         stack.push_async_callback(_cancel, asyncio.create_task(_follow_prices(book, loop), name="prices"))
         stack.push_async_callback(_cancel, asyncio.create_task(MarketPoller(book, clock).run(), name="feeds"))
         stack.push_async_callback(_cancel, asyncio.create_task(memory.run(), name="memory"))
+        stack.push_async_callback(_cancel, asyncio.create_task(_give_back(), name="give back"))
         if dispatch.speed == 1.0:  # a compressed day is not one that anybody can settle
             stack.push_async_callback(_cancel, asyncio.create_task(settling.run(), name="settling"))
         log.info("controller up", epoch=epoch, sites=len(fleet), session=session, operator=operator, http=http)
@@ -306,6 +312,13 @@ async def _follow_prices(book: MarketBook, loop: PlanLoop) -> None:
             log.info("prices read again", regions=list(changed))
 
 
+async def _give_back() -> None:
+    """Return freed memory to the system now and then: a crowd of connections leaves hundreds of megabytes in C arenas."""
+    while True:
+        await asyncio.sleep(GIVE_BACK_EVERY_S)
+        await asyncio.to_thread(give_back_memory)
+
+
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -313,6 +326,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 async def run(settings: ControllerSettings) -> None:
     """Run until SIGTERM or SIGINT, then stop cleanly."""
+    log.info("descriptors", limit=raise_file_limit(MOST_FILES))
     service = ControllerService(settings)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -52,6 +52,7 @@ def make_identities(directory: Path, specs: list[SiteSpec]) -> None:
     (directory / "ca.crt").write_bytes(authority.certificate_pem)
     (state / "tls").mkdir(parents=True)
     (state / "tls" / "ca.crt").write_bytes(authority.certificate_pem)
+    secret(state / "tls" / "ca.key", authority.key_pem)
     (state / "tls" / "server.crt").write_bytes(server.chain_pem)
     secret(state / "tls" / "server.key", server.key_pem)
     private = planner.private_bytes(

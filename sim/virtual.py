@@ -30,6 +30,13 @@ class MeterFault(StrEnum):
     DEAD = "dead"
     FROZEN = "frozen"
     REVERSED = "reversed"
+    WORD_SWAPPED = "word_swapped"  # high and low half of a 32-bit register exchanged
+    HALF = "half"  # CT ratio entered wrong
+    DOUBLE = "double"
+    PHASE_MISSING = "phase_missing"
+
+
+_SCALED = {MeterFault.HALF: 0.5, MeterFault.DOUBLE: 2.0, MeterFault.PHASE_MISSING: 2.0 / 3.0}
 
 
 class VirtualSite:
@@ -40,6 +47,9 @@ class VirtualSite:
         self.physics = Miners(inventory.classes, inventory.class_index, truth)
         self.pools = [Pool(p.baseline_w, p.max_w, p.baseline_w, p.max_w) for p in inventory.pools]
         self.meter_fault = MeterFault.NONE
+        self.sampled_j = 0  # true energy behind the newest sample
+        self.counter_offset_j = 0
+        self.counter_modulus_j: int | None = None
         self.commands_heard = 0
         self._random = np.random.default_rng(truth.seed + 1)
         self._now_s = start_s
@@ -88,9 +98,20 @@ class VirtualSite:
             power_w = self._sample.power_w
         elif self.meter_fault is MeterFault.REVERSED:
             power_w = -power_w
+        elif self.meter_fault is MeterFault.WORD_SWAPPED:
+            count = round(power_w) & 0xFFFFFFFF
+            power_w = float((count >> 16) | ((count & 0xFFFF) << 16))
+        elif self.meter_fault in _SCALED:
+            power_w *= _SCALED[self.meter_fault]
         else:
             power_w *= 1.0 + float(self._random.normal(0.0, 0.0003))  # class 0.2 meter, short-term noise
-        self._sample = MeterSample(power_w, now_s, round(energy_j))
+        self.sampled_j = round(energy_j)
+        self._sample = MeterSample(power_w, now_s, self.counter_j(energy_j))
+
+    def counter_j(self, energy_j: float) -> int:
+        """What the meter's register shows: it may turn over, and another meter may hang there now."""
+        shown = round(energy_j) + self.counter_offset_j
+        return shown if self.counter_modulus_j is None else shown % self.counter_modulus_j
 
     def _take_sweep(self, now_s: float) -> None:
         self._swept_s = now_s

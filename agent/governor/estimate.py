@@ -17,6 +17,8 @@ from agent.governor.reconcile import Standing
 from agent.governor.state import NORMAL, SLEEP, GovernorState, Policy, Sensed, tail_w
 from gridpivot.vocabulary import DeviceState, MeterTrust
 
+KNOWN_AFTER = 60  # steady samples in a row that agree before the ratio of meter to devices counts as known
+AGREES_WITHIN = 0.04
 _MAY_RETURN = (DeviceState.IDLE.code, DeviceState.WAKING.code)
 
 
@@ -146,6 +148,12 @@ def _envelope(state: GovernorState, reported_w: float, ai_w: float, ai_limit_w: 
     overhead = 1.0 + policy.overhead_ratio
     least_w = 0.6 * reported_w + 0.5 * ai_w - moving_w - 0.05 * policy.ceiling_w
     most_w = (1.45 * reported_w + ai_limit_w + moving_w) * overhead + 0.15 * policy.ceiling_w
+    if state.agreed_samples >= KNOWN_AFTER:
+        # How meter and devices go together is known by now: a phase that is lost, a CT ratio that somebody changed.
+        expected_w = (state.correction * reported_w + ai_w) * (1.0 + 0.7 * policy.overhead_ratio)
+        spread_w = 0.15 * expected_w + moving_w + abs(state.overhead_debt_w) + 0.04 * policy.ceiling_w
+        least_w = max(least_w, expected_w - spread_w)
+        most_w = min(most_w, expected_w + spread_w + (ai_limit_w - ai_w))
     return Envelope(max(0.0, least_w), most_w)
 
 
@@ -181,6 +189,8 @@ def _learn(
     if now_s - state.quiet_since_s < policy.meter_dead_s:
         return
     seen = (metered_w / (1.0 + 0.7 * policy.overhead_ratio) - ai_w) / reported_w
+    agrees = abs(seen - state.correction) < AGREES_WITHIN * state.correction
+    state.agreed_samples = state.agreed_samples + 1 if agrees else 0
     seen = min(1.25, max(0.8, seen))
     state.correction_samples += 1
     first = state.correction_samples <= 5

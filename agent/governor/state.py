@@ -261,6 +261,7 @@ class GovernorState:
         self.overhead_debt_w = 0.0
         self.correction = 1.0  # metered mining over reported mining
         self.correction_samples = 0
+        self.agreed_samples = 0  # steady ones in a row that the correction explained
         self.quiet_since_s: float | None = None
         self.room_since_s: float | None = None
         self.woke_at_s = -np.inf

@@ -24,6 +24,8 @@ from gridpivot.vocabulary import Coded, DeviceState, LinkState, Mode, Provenance
 
 STATES = len(DeviceState)
 DEVICES_MAX = 1_000_000  # per site; an inventory beyond this is a mistake, and would be a way to eat memory
+BYTES_A_DEVICE = 9  # class, feeder, MAC address
+MOST_NAMES_BYTES = 2**20  # of classes, feeders, pools of a site, curves included
 CODED: Mapping[str, type[Coded]] = {
     "state": DeviceState,
     "mode": Mode,
@@ -112,6 +114,10 @@ class SiteLive:
             raise BadReport(f"site {self.name}: inventory without a hash")
         if count > DEVICES_MAX:
             raise BadReport(f"site {self.name}: inventory of {count} devices, at most {DEVICES_MAX} are taken")
+        most = BYTES_A_DEVICE * count + MOST_NAMES_BYTES
+        if inventory.ByteSize() > most:
+            text = f"inventory of {inventory.ByteSize()} bytes for {count} devices, at most {most} are taken"
+            raise BadReport(f"site {self.name}: {text}")
         try:
             classes = tuple(MinerClass.from_proto(c) for c in inventory.classes)
             pools = tuple(AiPool.from_proto(p) for p in inventory.pools)

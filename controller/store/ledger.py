@@ -109,15 +109,15 @@ class Ledger:
     def __init__(self, writer: Writer, readers: AsyncEngine, clock: Clock) -> None:
         self._writer, self._readers, self._clock = writer, readers, clock
 
-    async def next_epoch(self) -> int:
-        """A planner epoch above every earlier one; durable before it is returned."""
+    async def next_epoch(self, above: int = 0) -> int:
+        """A planner epoch above every earlier one, and above `above`; durable before it is returned."""
 
         async def change(connection: AsyncConnection) -> int:
             table = schema.planner
             known = (await connection.execute(select(table.c.epoch))).scalar()
             # Plans outlive a lost planner row (a partial restore); an epoch must not go back even then.
             used = (await connection.execute(select(func.max(schema.plans.c.epoch)))).scalar()
-            epoch = max(known or 0, used or 0) + 1
+            epoch = max(known or 0, used or 0, above) + 1
             statement = upsert(table).values(planner_id=1, epoch=epoch)
             await connection.execute(
                 statement.on_conflict_do_update(index_elements=["planner_id"], set_={"epoch": epoch})

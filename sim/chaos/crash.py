@@ -54,6 +54,7 @@ async def older_database(place: Path, short: bool) -> Outcome:
     async with standing(place, sites=1) as rig:
         (site,) = rig.sites
         assert rig.controller is not None
+        rig.first_rss_mb = None
         await rig.controller.stop()
         kept = place / "kept"
         shutil.copytree(rig.database.parent, kept)
@@ -192,7 +193,7 @@ async def accounts(
         commands_without_record=await asyncio.to_thread(rig.commands_without_record),
         detection_s=detection_s,
         recovery_s=recovery_s,
-        memory_growth_mb=None,
+        memory_growth_mb=rig.growth_mb(),
         note=note,
     )
 

@@ -38,7 +38,7 @@ from sim.referee import Referee
 from sim.virtual import VirtualSite
 
 STEP_S = 0.25
-CEILING_PER_DEVICE_W = 3_600.0
+CEILING_PER_DEVICE_W = 3_800.0  # a little above what all of it draws: no site begins above its ceiling
 
 
 class SteppedClock(SystemClock):
@@ -84,6 +84,7 @@ class Site:
         self.plans_followed: set[tuple[int, int]] = set()
         self.said: list[str] = []
         self._tasks: list[asyncio.Task[Any]] = []
+        self.state_name = spec.name  # of the agent's directory
         self._first_j: int | None = None  # the meter's counter when the ledger began
         self.agent: SiteAgent
 
@@ -100,7 +101,7 @@ class Site:
             Hardware(self.world, self.world, self.world),
             target,
             keys,
-            self.rig.place / "agents" / self.spec.name,
+            self.rig.place / "agents" / self.state_name,
             self.clock,
             Beats(1.0, 1.0, 5.0),
         )
@@ -179,6 +180,7 @@ class Rig:
         ]
         self.sites: list[Site] = []
         self.controller: Child | None = None
+        self.first_rss_mb: float | None = None  # of the controller that runs now, once every site has a plan
         staging.make_identities(place, self.specs)
         for spec in self.specs:
             staging.write_prices(staging.price_file(place, spec.region), [(time.time() - 600.0, 30.0)])
@@ -223,8 +225,13 @@ class Rig:
         """Send the controller a signal."""
         os.kill(self.process().pid, number)
 
+    def growth_mb(self) -> float | None:
+        """What the controller's memory has grown by since the sites had plans [MB]; None after a restart."""
+        return None if self.first_rss_mb is None else max(0.0, self.rss_mb() - self.first_rss_mb)
+
     async def kill_controller(self) -> None:
         """kill -9, and wait until it is gone."""
+        self.first_rss_mb = None
         assert self.controller is not None and self.controller.process is not None
         self.signal(signal.SIGKILL)
         await self.controller.process.wait()
@@ -335,6 +342,7 @@ async def standing(place: Path, sites: int = 1, devices: int = 200) -> AsyncIter
         await rig.start_controller()
         await rig.start_sites()
         await rig.planned()
+        rig.first_rss_mb = rig.rss_mb()
         yield rig
     finally:
         await rig.stop()

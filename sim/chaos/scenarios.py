@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from sim.chaos import crash, link
+from sim.chaos import agents, certificates, connections, crash, hostile, link, meters, misled
 from sim.chaos.outcome import Outcome
 
 Scenario = Callable[[Path, bool], Awaitable[Outcome]]  # a new directory, whether the short form is wanted
@@ -13,4 +13,10 @@ Scenario = Callable[[Path, bool], Awaitable[Outcome]]  # a new directory, whethe
 SCENARIOS: Mapping[str, Scenario] = {
     **crash.SCENARIOS,
     **link.SCENARIOS,
+    **agents.SCENARIOS,
+    **meters.SCENARIOS,
+    **hostile.SCENARIOS,
+    **connections.SCENARIOS,
+    **certificates.SCENARIOS,
+    **misled.SCENARIOS,
 }

@@ -1,5 +1,6 @@
 """A complete agent on a simulated site, tick by tick, with a clock that the test moves."""
 
+from concurrent.futures import wait
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,7 @@ class World:
         made = {"valid_for_ms": 3_600_000, "fallback": pb.Fallback(posture="hold", ceiling_w=ceiling_w)}
         plan = pb.Plan(site="falcon-1", epoch=1, version=version, ceiling_w=ceiling_w, **(made | changes))
         self.agent._on_plan(sign(plan, KEY, "k1"))
+        wait([self.agent.book._writing[1]])  # virtual seconds are shorter than a disk's
 
     def statuses(self) -> list[str]:
         return [word for kind, word, _ in self.said if kind is EventKind.PLAN_STATUS]

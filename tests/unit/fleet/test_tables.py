@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from controller.fleet.tables import Fleet, SiteLive, Took
+from controller.fleet.tables import MOST_NAMES_BYTES, Fleet, SiteLive, Took
 from gridpivot.clock import Instant
 from gridpivot.columns import DeviceTable, encode_report
 from gridpivot.curves import miner_class
@@ -113,6 +113,7 @@ def test_new_inventory_empties_the_table_and_the_same_one_does_not() -> None:
         lambda i: setattr(i, "class_indexes", b"\0"),
         lambda i: setattr(i, "feeder_indexes", b"\1" * 2 * COUNT),
         lambda i: setattr(i, "device_count", 4_000_000_000),
+        lambda i: setattr(i, "mac_addresses", bytes(2 * MOST_NAMES_BYTES)),
         lambda i: i.classes[0].ClearField("modes"),
         lambda i: i.pools.add(name="p", priority="best"),
     ],

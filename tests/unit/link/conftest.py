@@ -13,7 +13,8 @@ from sqlalchemy import func, select
 from agent.uplink.session import Uplink, UplinkTarget
 from controller.board import PlanBoard
 from controller.fleet.tables import Fleet
-from controller.link.servicer import LinkTiming, SessionServicer
+from controller.link.servicer import SessionServicer
+from controller.link.session import LinkTiming
 from controller.store import schema
 from controller.store.store import Store
 from gridpivot import observability

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gridpivot.errors import BadReport
-from gridpivot.link.codec import KIND_OF, MAX_RECORD_BYTES, decode_payload, encode_payload
+from gridpivot.link.codec import (
+    KIND_OF,
+    MAX_EVENT_BYTES,
+    MAX_RECORD_BYTES,
+    MAX_ROLLUP_BYTES,
+    decode_payload,
+    encode_payload,
+    unpacked_bytes,
+)
 from gridpivot.v1 import session_pb2 as wire
 from gridpivot.v1 import telemetry_pb2 as pb
 
@@ -67,3 +75,21 @@ def test_every_truncation_is_refused() -> None:
 def test_garbage_is_a_message_or_one_refusal(raw: bytes, framed: bool, kind: int) -> None:
     with contextlib.suppress(BadReport):
         decode_payload(kind, zstandard.compress(raw) if framed else raw)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [pb.SiteEvent(message="a" * MAX_EVENT_BYTES), pb.SiteRollup(rung="a" * MAX_ROLLUP_BYTES)],
+    ids=lambda m: type(m).__name__,
+)
+def test_sentence_of_megabytes_is_refused_before_it_is_unpacked(message) -> None:
+    packed = encode_payload(message)
+    assert len(packed) < 1_000
+    with pytest.raises(BadReport, match="at most"):
+        decode_payload(KIND_OF[type(message)], packed)
+
+
+def test_size_once_unpacked_is_known_before_and_never_more_than_would_be_unpacked() -> None:
+    assert unpacked_bytes(zstandard.compress(bytes(5_000))) == 5_000
+    assert unpacked_bytes(zstandard.compress(bytes(MAX_RECORD_BYTES + 1))) == MAX_RECORD_BYTES
+    assert unpacked_bytes(b"no frame") == 0
