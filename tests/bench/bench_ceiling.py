@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import statistics
 import sys
 import tempfile
@@ -32,6 +33,7 @@ from sim.fleet import SiteSpec
 
 SITE, REGION = "site-00", "ercot"
 LEFT_RATIO = 0.03  # of full power: what the lowered ceiling leaves beside the sleepers' own
+ROOM_RATIO = 1.2  # the site's own ceiling over full power: all wake at once here, and overshoot together
 QUIET_S = 6.0  # without a command, before a round counts as over: the meter has caught up by then
 PREPARE_PER_S = 500.0  # tokens are there within half a minute of the start instead of five
 ROUND_DEADLINE_S = 120.0
@@ -152,7 +154,7 @@ async def one_round(controller: Controller, miners: Partner, full_w: float, ceil
     await controller.set_ceiling(None)
     began_s = time.monotonic()
     await until(miners, lambda s: s["asleep"] == 0 and s["power_w"] > 0.99 * full_w, "everybody awake")
-    await asyncio.sleep(3.0)
+    await asyncio.sleep(random.uniform(2.0, 4.0))  # at no fixed place in anybody's beat
     return {
         "call_s": call_s,
         "first_s": state["first_at_s"] - called_s,
@@ -177,7 +179,7 @@ async def measure(given: argparse.Namespace, place: Path) -> dict[str, Any]:
         started.append(miners.child)
         site = await miners.start(120.0)
         full_w = site["power_w"]
-        own_w = round(1.05 * full_w)
+        own_w = round(ROOM_RATIO * full_w)
         specs = [SiteSpec(n, REGION, i, given.count, own_w if i == 0 else 45e6, False, i) for i, n in enumerate(names)]
         controller = Controller(place, specs)
         started.append(controller.child)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import random
 import sys
 import time
 from contextlib import suppress
@@ -34,6 +35,7 @@ MODELS = {"whatsminer": "Whatsminer M60", "epic": "Antminer S21 Pro", "luxos": "
 MODES = (Mode.SLEEP, Mode.LOW, Mode.NORMAL)
 SHED_S, WAKE_S = 2.0, 6.0  # of the emulated machines: the rounds are many
 OVERHEAD_RATIO = 0.04
+NOISE_W = 3_000.0  # pumps and fans come and go: no site's meter stands still to the watt
 LOOK_S = 0.5
 METER_DELAY_S = 1.0
 
@@ -73,7 +75,8 @@ class Site:
         now_s = time.monotonic()
         self._energy_j += self.power_w * (now_s - self._at_s)
         self._at_s = now_s
-        self.power_w = (1.0 + OVERHEAD_RATIO) * sum(miner.machine.true_power_w(now_s) for miner in self.miners)
+        load_w = sum(miner.machine.true_power_w(now_s) for miner in self.miners)
+        self.power_w = (1.0 + OVERHEAD_RATIO) * load_w + abs(random.gauss(0.0, NOISE_W))
 
     async def watch(self) -> None:
         """Keep looking."""
