@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from sim.chaos import agents, clocks, crash, link, meters
+from sim.chaos import agents, clocks, crash, full_disk, link, meters
 from sim.chaos.outcome import Outcome
 
 Scenario = Callable[[Path, bool], Awaitable[Outcome]]  # a new directory, whether the short form is wanted
@@ -16,4 +16,5 @@ SCENARIOS: Mapping[str, Scenario] = {
     **meters.SCENARIOS,
     **agents.SCENARIOS,
     **clocks.SCENARIOS,
+    **full_disk.SCENARIOS,
 }
