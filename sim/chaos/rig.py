@@ -106,7 +106,9 @@ class Site:
             Beats(1.0, 1.0, 5.0),
         )
         self._tasks = [asyncio.create_task(self._physics()), asyncio.create_task(self.agent.run())]
-        await until(lambda: self.agent.uplink is not None, 10.0, "uplink")
+        async with asyncio.timeout(10.0):
+            while self.agent.uplink is None:  # noqa: ASYNC110 - before its first byte, or the inventory is not seen leaving
+                await asyncio.sleep(0)
         self._listen()
 
     def _listen(self) -> None:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from sim.chaos import agents, certificates, connections, crash, hostile, link, meters, misled
+from sim.chaos import (
+    agents,
+    certificates,
+    clocks,
+    connections,
+    crash,
+    full_disk,
+    hostile,
+    link,
+    meters,
+    misled,
+)
 from sim.chaos.outcome import Outcome
 
 Scenario = Callable[[Path, bool], Awaitable[Outcome]]  # a new directory, whether the short form is wanted
@@ -14,6 +25,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     **crash.SCENARIOS,
     **link.SCENARIOS,
     **agents.SCENARIOS,
+    **clocks.SCENARIOS,
+    **full_disk.SCENARIOS,
     **meters.SCENARIOS,
     **hostile.SCENARIOS,
     **connections.SCENARIOS,
