@@ -25,7 +25,6 @@ class Pace:
     most_bytes: float = 4.0 * 2**20
     sent_bytes: int = 0
     received_bytes: int = 0
-    delay_s: float | None = None  # what the newest bytes took
     _marks: deque[tuple[int, float, bool]] = field(default_factory=deque)  # (sent total, when, window was the limit)
     _best_s: float = float("inf")
     _best_at_s: float = float("-inf")
@@ -61,7 +60,6 @@ class Pace:
             delay_s, limited = now_s - at_s, limited or was_limited
         if delay_s is None:
             return
-        self.delay_s = delay_s
         if delay_s <= self._best_s:
             self._best_s, self._best_at_s = delay_s, now_s
         elif now_s - self._best_at_s > BEST_FOR_S:
