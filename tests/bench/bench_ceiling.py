@@ -33,7 +33,7 @@ from sim.fleet import SiteSpec
 
 SITE, REGION = "site-00", "ercot"
 LEFT_RATIO = 0.03  # of full power: what the lowered ceiling leaves beside the sleepers' own
-ROOM_RATIO = 1.2  # the site's own ceiling over full power: all wake at once here, and overshoot together
+ROOM_RATIO = 2.5  # the own ceiling over full power: here all wake at once, charged twice until each has shown itself
 QUIET_S = 6.0  # without a command, before a round counts as over: the meter has caught up by then
 PREPARE_PER_S = 500.0  # tokens are there within half a minute of the start instead of five
 ROUND_DEADLINE_S = 120.0
