@@ -120,7 +120,8 @@ def issue(state: GovernorState, rows: RowArray, mode: Mode, now_s: float, *, for
     """Open in-flight entries for a command; returns the watts it should move, positive."""
     code = mode.code
     before, after = state.believed_w[rows], state.row_mode_w(rows, code)
-    down = after < before
+    # A sleep is a way down even where the sensor reads less than the class's sleeping draw: it must not count as a rise.
+    down = (after < before) | (code == SLEEP)
     of_class = state.classes.of_row[rows]
     peak = np.where(
         down, after, np.maximum(after, np.where(state.desired[rows] == SLEEP, state.classes.boot_w[of_class], after))
@@ -139,9 +140,7 @@ def issue(state: GovernorState, rows: RowArray, mode: Mode, now_s: float, *, for
     state.sent_at_s[rows] = now_s
     state.for_ai[rows] = for_ai
     state.pending[rows] = np.where(down, -1, 1)
-    state.moved_w[rows] = np.abs(np.where(down, before - after, peak - before)) * np.where(
-        down, state.relief_factor, 1.0
-    )
+    state.moved_w[rows] = np.where(down, np.maximum(0.0, before - after) * state.relief_factor, np.abs(peak - before))
     wait_s = np.where(down, 2.0 * state.classes.shed_s[of_class] + 10.0, 2.0 * state.classes.wake_s[of_class] + 30.0)
     state.deadline_s[rows] = now_s + wait_s
     state.commands_total += len(rows)

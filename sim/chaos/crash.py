@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import shutil
 import signal
 import sqlite3
@@ -97,9 +98,9 @@ async def forty_reconnect(place: Path, short: bool) -> Outcome:
         seconds = [int(moment) for moment in moments.values()]
         busiest = max(seconds.count(second) for second in set(seconds))
         await rig.drained()
-        note = "" if last_s <= RECONNECT_BAR_S else f"the last of 40 after {last_s:.1f} s, at most {RECONNECT_BAR_S:g}"
         saw = f"gridpivot_sites_connected 40; at most {busiest} connects in a second"
-        return await accounts(rig, "forty_reconnect", saw, recovery_s=last_s, note=note)
+        outcome = await accounts(rig, "forty_reconnect", saw, recovery_s=last_s)
+        return dataclasses.replace(outcome, recovery_bar_s=RECONNECT_BAR_S)
 
 
 async def database_locked(place: Path, short: bool) -> Outcome:

@@ -59,7 +59,7 @@ class VirtualRig:
     def __init__(self, place: Path, *, counter: Counter | None = None, fans: bool = False, gpus: int = 0) -> None:
         """`gpus`: more than the site of the demo has, so that AI alone can carry it over its limits."""
         self.now_s = 1_000.0
-        spec = SiteSpec("site-0", "texas", 0, DEVICES, 3_600.0 * DEVICES, False, 11)
+        spec = SiteSpec("site-0", "ercot", 0, DEVICES, 3_600.0 * DEVICES, False, 11)
         inventory = inventory_of(spec)
         if gpus:
             inventory = dataclasses.replace(inventory, pools=(gpu_pool("inference", AiPriority.GUARANTEED, gpus),))

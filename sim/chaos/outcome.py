@@ -29,25 +29,34 @@ class Outcome:
     commands_without_record: int | None = None
     detection_s: float | None = None
     recovery_s: float | None = None
+    recovery_bar_s: float | None = None
     memory_growth_mb: float | None = None
     note: str = ""
     took_s: float = 0.0
 
 
+def broken(o: Outcome) -> list[str]:
+    """What must never be, whatever the machine: everything but the bars on time."""
+    found = [] if o.ok else [f"{o.scenario}: {o.note or 'not ok'}"]
+    if o.acked_lost:
+        found.append(f"{o.scenario}: {o.acked_lost} acknowledged records lost")
+    if o.ledger_gap_j is not None and abs(o.ledger_gap_j) > 1:
+        found.append(f"{o.scenario}: ledger off by {o.ledger_gap_j} J")
+    if o.commands_without_record:
+        found.append(f"{o.scenario}: {o.commands_without_record} commands without a record")
+    if o.protection_reached:
+        found.append(f"{o.scenario}: protection limit reached")
+    return found
+
+
 def summary(outcomes: Sequence[Outcome], short: bool) -> dict[str, Any]:
     """The last line: bars, and every scenario."""
-    misses = [f"{o.scenario}: {o.note or 'not ok'}" for o in outcomes if not o.ok]
+    misses = [fault for o in outcomes for fault in broken(o)]
     for o in outcomes:
-        if o.acked_lost:
-            misses.append(f"{o.scenario}: {o.acked_lost} acknowledged records lost")
-        if o.ledger_gap_j is not None and abs(o.ledger_gap_j) > 1:
-            misses.append(f"{o.scenario}: ledger off by {o.ledger_gap_j} J")
-        if o.commands_without_record:
-            misses.append(f"{o.scenario}: {o.commands_without_record} commands without a record")
-        if o.protection_reached:
-            misses.append(f"{o.scenario}: protection limit reached")
         if o.detection_s is not None and o.detection_s > DETECTION_BAR_S:
             misses.append(f"{o.scenario}: detected after {o.detection_s:.1f} s, at most {DETECTION_BAR_S:g}")
+        if o.recovery_bar_s is not None and o.recovery_s is not None and o.recovery_s > o.recovery_bar_s:
+            misses.append(f"{o.scenario}: back after {o.recovery_s:.1f} s, at most {o.recovery_bar_s:g}")
         if o.memory_growth_mb is not None and o.memory_growth_mb > MEMORY_BAR_MB:
             misses.append(f"{o.scenario}: memory grew by {o.memory_growth_mb:.0f} MB, at most {MEMORY_BAR_MB:g}")
     known = [o.acked_lost for o in outcomes if o.acked_lost is not None]

@@ -177,7 +177,7 @@ class Rig:
         self.place = place
         self.session_port, self.operator_port, self.http_port = free_port(), free_port(), free_port()
         self.specs = [
-            SiteSpec(f"site-{n}", "texas", n, devices, CEILING_PER_DEVICE_W * devices, False, 40 + n)
+            SiteSpec(f"site-{n}", "ercot", n, devices, CEILING_PER_DEVICE_W * devices, False, 40 + n)
             for n in range(sites)
         ]
         self.sites: list[Site] = []
