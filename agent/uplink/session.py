@@ -34,6 +34,7 @@ CONNECT_DEADLINE_S = 10.0
 WRITE_DEADLINE_S = 10.0
 FETCH_DEADLINE_S = 10.0
 LONGEST_PAUSE_S = 60.0  # whatever a goaway asks for
+QUICK_TRIES, QUICK_TRY_S, SELDOM_TRY_S = 24, 2.5, 15.0
 FIRST_WINDOW_BYTES = 512 * 1024
 # Six hours of roll-ups are 7 MB: back within a minute, and forty sites together stay under a tenth of what a controller takes.
 BACKLOG_BYTES_PER_S = 256 * 1024.0
@@ -155,7 +156,10 @@ class Uplink:
                     self.state.connected = False
                     self._on_link(False, reason)
                 self.state.last_error = reason
-                wait_s = max(min(pause_s, LONGEST_PAUSE_S), backoff_s(attempt, random.random()))  # noqa: S311 - jitter, not a secret
+                # A restarting controller is back within seconds: a minute of quick tries, then seldom ones.
+                most_s = QUICK_TRY_S if attempt < QUICK_TRIES else SELDOM_TRY_S
+                jittered_s = backoff_s(attempt, random.random(), most_s=most_s)  # noqa: S311 - jitter, not a secret
+                wait_s = max(min(pause_s, LONGEST_PAUSE_S), jittered_s)
                 log.info("session ended", site=self._target.site, reason=reason, retry_in_s=round(wait_s, 1))
                 await asyncio.sleep(wait_s)
         finally:
