@@ -29,6 +29,7 @@ def enroll(
     from agent.identity import asking, files
     from gridpivot.link import token as tokens
     from gridpivot.link.certificates import key_pem, load_key, new_key
+    from gridpivot.ownership import give_to_owner
 
     text = _read(token_file)
     token = tokens.decode(text)
@@ -52,6 +53,7 @@ def enroll(
     files.write_pair(place, key_pem(key), chain, f"{round(time.time() * 1000):014d}")
     files.write_addresses(place, files.Addresses(token.session_address, token.operator_address))
     files.drop_pending_key(place, "enrolment")
+    give_to_owner(place, (place / "tls", place / "planner", place / "uplink.json"))
     until = time.strftime("%Y-%m-%d", time.gmtime(identity.not_after_unix_ms / 1000))
     typer.echo(
         f"{site} is enrolled with {token.session_address}; its certificate is good until {until} and renews itself"

@@ -18,6 +18,7 @@ from controller.settings import ControllerSettings
 from gridpivot.errors import Refused, SettingsError
 from gridpivot.link.certificates import Authority, issue_server, load_authority, make_authority
 from gridpivot.link.credentials import read_public, read_secret
+from gridpivot.ownership import give_to_owner
 
 FLEET_FILE = "fleet"
 DEFAULT_FLEET = "gridpivot"
@@ -79,6 +80,9 @@ def make_identity(
         write_new(path, content, 0o644)
     for path, content in secret.items():
         write_new(path, content, 0o600)
+    give_to_owner(
+        settings.state_dir, {*(path.parent for path in (*public, *secret)), *public, *secret} - {settings.state_dir}
+    )
     return Made(tuple(public), tuple(secret))
 
 
