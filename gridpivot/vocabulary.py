@@ -111,6 +111,32 @@ class AiPriority(StrEnum):
     SPOT = "spot"
 
 
+class LeverName(StrEnum):
+    """Ways in which AI gives up power, gentle to hard."""
+
+    PARK_IDLE = "park_idle"
+    POWER_LIMIT = "power_limit"
+    CLOCK_LOCK = "clock_lock"
+    ADMISSION = "admission"
+    REQUEUE = "requeue"
+    NODE_OFF = "node_off"
+
+
+class LeverOutcome(StrEnum):
+    """What became of a lever, by reading back; best first. Closed."""
+
+    DONE = "done"
+    UNDER_WAY = "under_way"
+    NOT_OURS = "not_ours"  # another owner holds it: left as it is
+    BLOCKED = "blocked"  # a disruption budget or a rule of the manager says: not now
+    IGNORED = "ignored"  # it was asked and nothing moved
+    GONE = "gone"  # the node or job is no longer there
+    UNSUPPORTED = "unsupported"
+    NO_PERMISSION = "no_permission"
+    SLOW = "slow"  # no answer within the deadline
+    FAILED = "failed"
+
+
 class MeterTrust(StrEnum):
     """Whether the site meter is believed, and if not, why."""
 
