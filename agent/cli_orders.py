@@ -14,11 +14,11 @@ from rich.table import Table
 from agent.cli_options import Config, Json, StateDir, load_settings
 from agent.local_control import ask
 from gridpivot import console
+from gridpivot.durations import seconds
 from gridpivot.errors import SettingsError
 from gridpivot.shapes_local import LocalEventFigures, LocalOrderFigures, LocalOrdersShape
 
 _POWER = re.compile(r"^(\d+(?:\.\d+)?)\s*(W|kW|MW)$", re.IGNORECASE)
-_DURATION = re.compile(r"^(\d+(?:\.\d+)?)\s*(s|m|h)$")
 For = Annotated[str | None, typer.Option("--for", help="How long: 90s, 30m, 2h; without it until released.")]
 Why = Annotated[str, typer.Option("--reason", help="Why; goes to the controller's audit.")]
 
@@ -31,14 +31,8 @@ def watts(text: str) -> float:
     return float(found.group(1)) * {"w": 1.0, "kw": 1e3, "mw": 1e6}[found.group(2).lower()]
 
 
-def seconds(text: str | None) -> float | None:
-    """Seconds of "90s", "30m", "2h"; raises SettingsError."""
-    if text is None:
-        return None
-    found = _DURATION.match(text.strip())
-    if found is None:
-        raise SettingsError(f"--for {text}: a duration is wanted, such as 90s, 30m or 2h")
-    return float(found.group(1)) * {"s": 1.0, "m": 60.0, "h": 3600.0}[found.group(2)]
+def _for_s(text: str | None) -> float | None:
+    return None if text is None else seconds(text, "--for", least_s=1.0)
 
 
 def shed(
@@ -52,14 +46,14 @@ def shed(
     """Lower this site by hand, at once; nothing from afar raises it above until the order ends or is released."""
     if (power is None) == (to is None):
         raise SettingsError("give either a power to shed, such as 2MW, or --to with what should be left")
-    request = {"op": "shed", "for_s": seconds(duration), "reason": reason}
+    request = {"op": "shed", "for_s": _for_s(duration), "reason": reason}
     request |= {"shed_w": watts(power)} if power is not None else {"to_w": watts(to or "")}
     _given(ask(load_settings(config, state_dir).state_dir, request))
 
 
 def hold(duration: For = None, reason: Why = "", config: Config = None, state_dir: StateDir = None) -> None:
     """Nothing rises above what the site draws now, until the order ends or is released."""
-    request = {"op": "hold", "for_s": seconds(duration), "reason": reason}
+    request = {"op": "hold", "for_s": _for_s(duration), "reason": reason}
     _given(ask(load_settings(config, state_dir).state_dir, request))
 
 

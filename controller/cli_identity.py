@@ -20,6 +20,7 @@ from rich.table import Table
 
 from controller.cli_options import Config, Json, StateDir, load_settings
 from gridpivot import console
+from gridpivot.durations import seconds
 from gridpivot.errors import Refused, SettingsError
 from gridpivot.shapes_identity import AgentTokenShape, AgentTokensShape, OperatorFigures, OperatorsShape, TokenFigures
 from gridpivot.vocabulary import Role
@@ -32,19 +33,9 @@ T = TypeVar("T")
 DEFAULT_VALID = "48h"
 LONGEST_VALID_S = 30 * 86_400.0
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
-_DURATION = re.compile(r"^(\d+)([mhd])$")
 
 agent_token = typer.Typer(help="Tokens that let a site's agent in: single use, revocable.", no_args_is_help=True)
 operator = typer.Typer(help="People and programs that may call the controller, and their roles.", no_args_is_help=True)
-
-
-def valid_seconds(text: str) -> float:
-    """Seconds of 30m, 48h or 7d; raises SettingsError."""
-    found = _DURATION.match(text.strip())
-    seconds = int(found.group(1)) * {"m": 60.0, "h": 3600.0, "d": 86_400.0}[found.group(2)] if found else 0.0
-    if not 0 < seconds <= LONGEST_VALID_S:
-        raise SettingsError(f"--valid {text}: expected something like 30m, 48h or 7d, at most 30d")
-    return seconds
 
 
 @asynccontextmanager
@@ -88,7 +79,10 @@ def create_token(
     from controller.service import read_signer
     from gridpivot.clock import SystemClock
 
-    settings, valid_s = load_settings(config, state_dir), valid_seconds(valid)
+    settings, valid_s = (
+        load_settings(config, state_dir),
+        seconds(valid, "--valid", least_s=60.0, most_s=LONGEST_VALID_S),
+    )
     terms, known = enrolment_terms(settings, read_signer(settings)), {s.name for s in settings.sites}
     authority = load_ca(settings)
 

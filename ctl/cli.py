@@ -24,6 +24,7 @@ from ctl.options import (
     ask,
 )
 from gridpivot import __version__, console
+from gridpivot.durations import seconds
 from gridpivot.errors import Refused, SettingsError
 
 app = typer.Typer(
@@ -155,7 +156,7 @@ def override(
     as_json: Json = False,
 ) -> None:
     """Lower a site's ceiling, or let go of what was lowered. Never raises it above the site's own."""
-    from ctl import tables, words
+    from ctl import tables
     from gridpivot import shapes
     from gridpivot.v1 import operator_pb2 as op
 
@@ -164,7 +165,7 @@ def override(
     request = op.SetOverrideRequest(
         site=name,
         ceiling_w=None if ceiling_mw is None else ceiling_mw * 1e6,
-        for_s=None if duration is None else words.seconds(duration),
+        for_s=None if duration is None else seconds(duration, "--for", least_s=1.0),
         reason=reason,
         idempotency_key=key or uuid.uuid4().hex,
     )

@@ -1,21 +1,11 @@
-"""What people type: durations such as 30m, moments such as 2024-08-20T19:00Z or +15m. Pure."""
+"""What people type: moments such as 2024-08-20T19:00Z, now or +15m. Pure."""
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 
+from gridpivot.durations import seconds
 from gridpivot.errors import SettingsError
-
-UNIT_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-
-
-def seconds(text: str) -> float:
-    """A duration [s]: 90s, 30m, 1.5h, 2d, or several such as 1h30m; raises SettingsError."""
-    parts = re.findall(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
-    if not parts or "".join(n + u for n, u in parts) != text.strip():
-        raise SettingsError(f"duration {text!r}: write it as 90s, 30m, 2h or 1h30m")
-    return sum(float(number) * UNIT_S[unit] for number, unit in parts)
 
 
 def moment_unix_ms(text: str, now: datetime) -> int:

@@ -18,6 +18,7 @@ from typing import Annotated
 
 import typer
 
+from gridpivot.durations import seconds
 from gridpivot.errors import SettingsError
 
 
@@ -65,7 +66,7 @@ def demo(
     wishes = Wishes(
         sites=sites,
         devices=devices_per_site,
-        duration_s=None if duration is None else seconds(duration),
+        duration_s=None if duration is None else seconds(duration, "--duration", least_s=1.0, most_s=86_400.0),
         scenario=scenario,
         prices=prices.resolve() if prices else None,
         hashprice=hashprice.resolve() if hashprice else None,
@@ -100,19 +101,6 @@ def _directory(keep: Path | None) -> Path:
     if any(keep.iterdir()):
         raise SettingsError(f"--keep {keep}: not empty; give a new directory")
     return keep.resolve()
-
-
-def seconds(text: str) -> float:
-    """Seconds of "90s", "5m", "2h" or a bare number; raises SettingsError."""
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1.0)
-    try:
-        value = float(number) * unit
-    except ValueError:
-        value = 0.0
-    if not 1.0 <= value <= 86_400.0:
-        raise SettingsError(f"--duration {text}: expected something like 90s, 5m or 2h")
-    return value
 
 
 def utc(text: str) -> float:

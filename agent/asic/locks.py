@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agent.asic.inventory_file import DeviceRow
+from agent.durable import replace_file
 from gridpivot.errors import GridpivotError, SettingsError
 
 FILE = "locks.json"
@@ -137,17 +137,9 @@ def _write(state_dir: Path, locks: Sequence[Lock]) -> None:
         }
         for lock in locks
     ]
-    fresh = state_dir / f"{FILE}.new"
-    with fresh.open("w", encoding="utf-8") as file:
-        json.dump({"schema_version": 1, "locks": entries}, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(state_dir / FILE)
-    directory = os.open(state_dir, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    body = json.dumps({"schema_version": 1, "locks": entries}, indent=1)
+    # Readable by all: `sudo gridpivot-agent lock` must not hide the locks from the agent.
+    replace_file(state_dir / FILE, body.encode(), mode=0o644)
 
 
 @contextlib.contextmanager

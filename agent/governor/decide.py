@@ -72,7 +72,8 @@ def decide(
 ) -> Actions:
     """Commands of this tick; `state` and `watch` remember. Sends nothing in the stages observe and shadow."""
     standing = reconcile(state, sensed, policy, now_s)
-    watch.proven_change(standing.proven_w)
+    for sent_at_s, watts in standing.proven:
+        watch.proven_change(watts, sent_at_s)
     now = estimate(state, watch, sensed, standing, policy, now_s)
     target_w = orders.ceiling_w * (1.0 - policy.margin_ratio)
     if now.trust is not MeterTrust.TRUSTED:

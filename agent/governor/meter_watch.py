@@ -6,12 +6,15 @@ lost, trust comes back only after several good samples in a row.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 from agent.backends import MeterSample
 from gridpivot.vocabulary import MeterTrust
 
 GOOD_SAMPLES = 5
+SHOWN_RATIO = 1.0 / 3.0  # of a proven step: so much on the meter since the command, and the meter has shown it
+MEMORY_S = 600.0  # longer than any family takes to prove a move
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +32,23 @@ class MeterWatch:
         """`step_w`: a proven change above this must show on the meter within `dead_s` seconds."""
         self._fresh_s, self._dead_s, self._step_w = fresh_s, dead_s, step_w
         self._last: MeterSample | None = None
+        self._values: deque[tuple[float, float]] = deque()  # (since, value), one entry a change
         self._value_since_s = float("-inf")
         self._proven_step_w = 0.0
         self._good = 0
         self._verdict = MeterTrust.ABSENT
         self._fault = MeterTrust.ABSENT
 
-    def proven_change(self, watts: float) -> None:
-        """Devices have shown that `watts` moved (either way, positive)."""
-        self._proven_step_w += watts
+    def proven_change(self, watts: float, sent_at_s: float) -> None:
+        """Devices have shown that `watts` moved (either way, positive) after a command of `sent_at_s`.
+
+        Proofs may come after the meter has moved: what it has shown since the command is not held against it.
+        """
+        if self._last is None:
+            return
+        before_w = next((w for since_s, w in reversed(self._values) if since_s <= sent_at_s), self._values[0][1])
+        if abs(self._last.power_w - before_w) < SHOWN_RATIO * watts:
+            self._proven_step_w += watts
 
     def judge(self, sample: MeterSample | None, envelope: Envelope, now_s: float) -> MeterTrust:
         """Verdict at this tick."""
@@ -46,6 +57,9 @@ class MeterWatch:
         if sample is not None and fresh:
             if self._last is None or sample.power_w != self._last.power_w:
                 self._value_since_s, self._proven_step_w = now_s, 0.0
+                self._values.append((now_s, sample.power_w))
+                while len(self._values) > 2 and self._values[1][0] < now_s - MEMORY_S:
+                    self._values.popleft()
             self._last = sample
         if fault is not None:
             self._good, self._verdict, self._fault = 0, fault, fault

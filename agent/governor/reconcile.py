@@ -26,7 +26,7 @@ class Standing:
     silent: BoolArray  # no usable reading: charged at the last believed power, counted as nothing
     locked: BoolArray  # hands inside: no command, ever
     obeys: BoolArray  # may be commanded and counted
-    proven_w: float  # watts whose move was proven at this tick, either way
+    proven: tuple[tuple[float, float], ...]  # moves proven at this tick: (sent at, watts), either way
     drifted: RowArray  # to be commanded again
 
 
@@ -40,7 +40,7 @@ def reconcile(state: GovernorState, sensed: Sensed, policy: Policy, now_s: float
     locked = (reason == Reason.MAINTENANCE.code) | (reason == Reason.LOCKED.code)
     _adopt(state, table["mode"], silent)
     _believe(state, power, device_state, silent)
-    proven_w = _settle(state, sensed, power, silent, policy, now_s)
+    proven = _settle(state, sensed, power, silent, policy, now_s)
     given_up = state.retries > policy.most_retries
     obeys = ~silent & ~locked & ~given_up & (device_state != DeviceState.FAULT.code)
     fresh = sensed.polled_at_s > state.sent_at_s
@@ -48,7 +48,7 @@ def reconcile(state: GovernorState, sensed: Sensed, policy: Policy, now_s: float
     off_course = np.where(wants_sleep, device_state == _HASHING, device_state == _SLEEPING)
     due = now_s - state.sent_at_s > 10.0 * 2.0 ** np.minimum(state.retries, 6)
     drifted = np.flatnonzero(obeys & (state.pending == 0) & fresh & due & off_course & (state.desired != 0))
-    return Standing(silent, locked, obeys, proven_w, drifted)
+    return Standing(silent, locked, obeys, proven, drifted)
 
 
 def _adopt(state: GovernorState, reported: np.ndarray, silent: BoolArray) -> None:
@@ -79,11 +79,11 @@ def _believe(state: GovernorState, power: np.ndarray, device_state: np.ndarray, 
 
 def _settle(
     state: GovernorState, sensed: Sensed, power: np.ndarray, silent: BoolArray, policy: Policy, now_s: float
-) -> float:
-    """Close in-flight entries by evidence or as short; returns the watts proven."""
+) -> tuple[tuple[float, float], ...]:
+    """Close in-flight entries by evidence or as short; returns the watts proven by when they were asked for."""
     rows = np.flatnonzero(state.pending)
     if not len(rows):
-        return 0.0
+        return ()
     table, of_class = sensed.table, state.classes.of_row[rows]
     watts, has = power[rows], ~np.isnan(power[rows])
     fresh = (sensed.polled_at_s[rows] > state.sent_at_s[rows]) & ~silent[rows]
@@ -113,7 +113,9 @@ def _settle(
     state.retries[rows[late]] += 1
     state.confirmed_total += len(done)
     state.short_total += int(late.sum())
-    return shed_w + woke_w
+    sent, which = np.unique(state.sent_at_s[done], return_inverse=True)
+    moved = np.bincount(which, weights=state.moved_w[done], minlength=len(sent))
+    return tuple(zip(sent.tolist(), moved.tolist(), strict=True))
 
 
 def issue(state: GovernorState, rows: RowArray, mode: Mode, now_s: float, *, for_ai: bool = False) -> float:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from controller.service import ControllerService
-from ctl.words import moment_unix_ms, seconds
+from ctl.words import moment_unix_ms
+from gridpivot.durations import seconds
 from gridpivot.errors import SettingsError
 
 if TYPE_CHECKING:
