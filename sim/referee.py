@@ -59,6 +59,11 @@ class Referee:
         self._window_over = False
         self._open: Reallocation | None = None
 
+    @property
+    def ceiling_w(self) -> float:
+        """The site's own ceiling [W]."""
+        return self._own_ceiling_w
+
     def step(self, at_s: float, asked_w: float, before_w: float) -> None:
         """AI demand changed; only what rises by over 2 % is a reallocation."""
         if self._open is not None and self._open.took_s is None:
