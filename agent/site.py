@@ -16,6 +16,9 @@ import numpy as np
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from agent.ai.lever import PoolPower
+from agent.ai.runner import AiDesk
+from agent.ai.targets import capped, targets
 from agent.backends import Coils, Fallbacks, Meter, Miners, PoolReading, Pools, RowArray, SiteInventory
 from agent.by_hand import ByHand
 from agent.commissioner import Commissioner
@@ -85,6 +88,7 @@ class Hardware:
     switches: Coils | None = None  # by level:name
     counter: Counter | None = None  # the meter's; None = one that never rolls over
     fallbacks: Fallbacks | None = None  # who sets GPU limits when this agent is gone
+    ai: AiDesk | None = None  # levers over AI pools
 
 
 class SiteAgent:
@@ -171,6 +175,8 @@ class SiteAgent:
             desired = keep_desired(self._recall, lambda: self.state.desired.copy(), self._recalled, self._clock)
             tasks.create_task(desired, name=f"recall {self.site}")
             tasks.create_task(keep_energy(self.energy, self._clock), name=f"energy {self.site}")
+            if self.hardware.ai is not None:
+                tasks.create_task(self.hardware.ai.run(self.say), name=f"ai {self.site}")
 
     def quiesce(self) -> None:
         """Stop deciding and reporting; the uplink goes on sending what waits."""
@@ -232,6 +238,9 @@ class SiteAgent:
         sensed = Sensed(self.table, self.polled_at_s, self.hardware.meter.newest(), self.pool_readings, air)
         self.by_hand.tick(now)
         orders = self.by_hand.orders.limit(self.book.orders(now))
+        wanted = orders
+        if self.hardware.ai is not None:
+            orders = capped(orders, self.inventory.pools, self.hardware.ai.caps_w())
         if self.orders is None or orders.class_value is not self.orders.class_value:
             self.state.classes.set_value(orders.class_value)
         self.orders = orders
@@ -245,6 +254,8 @@ class SiteAgent:
             self.hardware.pools.set_limit(limit.pool, limit.limit_w, now)
         self._switch(actions)
         self._hold_fallbacks(actions, orders, now)
+        if self.hardware.ai is not None:
+            self._tell_desk(self.hardware.ai, wanted, actions)
         self._commission(sensed, actions, orders, now)
         self.energy.tick(sensed.meter, loads_w(actions.picture, self.policy), now, self._say_counter)
         self._notice(actions, now)
@@ -291,6 +302,16 @@ class SiteAgent:
         watts = fallbacks_w(pools, self.book.fallback_w(), actions.picture, self.policy, orders.ceiling_w)
         slow = [rise.take(w, now.monotonic_s) for rise, w in zip(self._fallback_rise, watts, strict=True)]
         fallbacks.hold(slow, now)
+
+    def _tell_desk(self, desk: AiDesk, orders: Orders, actions: Actions) -> None:
+        """What each pool draws and should draw at most; what mining cannot cover is asked of AI."""
+        pools, readings = self.inventory.pools, self.pool_readings
+        wanted = targets(pools, readings, orders, actions.picture.shed_short_w)
+        for pool, reading, target in zip(pools, readings, wanted, strict=True):
+            power = PoolPower(
+                reading.read_at_s, reading.power_w, reading.limit_w, pool.min_w, pool.baseline_w, pool.gpu_count
+            )
+            desk.see(pool.name, power, target.target_w, target.forced)
 
     def _switch(self, actions: Actions) -> None:
         """Fans as wanted; circuits opened, once, and never closed."""

@@ -193,6 +193,8 @@ MEANING: dict[type[StrEnum], dict[str, str]] = {
         "commissioned": "a step test was made; its figures say what was found",
         "certificate_renewed": "the site's certificate was renewed",
         "certificate_expired": "the certificate has run out; an operator has to approve the site's return",
+        "ai_lever": "an AI pool was asked to give up power: what was promised, and later what came",
+        "ai_short": "a lever brought less than 95 % of what it promised; mining carries it meanwhile",
     },
     v.LinkState: {
         "connected": "a session is up",

@@ -247,6 +247,8 @@ class EventKind(StrEnum):
     COMMISSIONED = "commissioned"
     CERTIFICATE_RENEWED = "certificate_renewed"
     CERTIFICATE_EXPIRED = "certificate_expired"
+    AI_LEVER = "ai_lever"
+    AI_SHORT = "ai_short"
 
 
 class LinkState(StrEnum):
