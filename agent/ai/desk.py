@@ -7,6 +7,7 @@ only into room that the pool's power shows. The desk does nothing by itself: `ru
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,6 +17,8 @@ from gridpivot.vocabulary import AiPriority, LeverName, LeverOutcome
 
 DEADBAND_RATIO = 0.02  # of the pool's present power: less is noise
 DELIVERED_RATIO = 0.95  # of a promise: so much on the meter, and it is kept
+NOISE_RATIO = 0.005  # of the pool's power: so little missing is the meter's noise and the work's own
+BEFORE_S, AFTER_S = 10.0, 4.0  # power before a pull and after it are means over so long
 RETRY_S = 300.0  # a lever that brought nothing is tried again after this
 RESTORE_AFTER_S = 60.0  # room must last before anything is given back
 RESTORE_EVERY_S = 30.0  # between two restores of a pool
@@ -93,11 +96,25 @@ class PoolDesk:
     promised_total_w: float = 0.0
     delivered_total_w: float = 0.0
     ended: list[Pull] = field(default_factory=list)  # since the last look: for events and records
+    readings: deque[tuple[float, float]] = field(default_factory=deque)  # (read at, W), each once
 
     @property
     def open(self) -> Pull | None:
         """The pull that is under way."""
         return next((p for p in self.pulls if p.state in (PullState.ACTING, PullState.RESTORING)), None)
+
+    def take(self, power: PoolPower) -> None:
+        """Remember a reading."""
+        if power.power_w is None or (self.readings and power.read_at_s <= self.readings[-1][0]):
+            return
+        self.readings.append((power.read_at_s, power.power_w))
+        while self.readings[0][0] < power.read_at_s - BEFORE_S:
+            self.readings.popleft()
+
+    def mean_w(self, since_s: float) -> float | None:
+        """Mean power of readings after a moment [W]; None without any."""
+        watts = [w for at_s, w in self.readings if at_s > since_s]
+        return sum(watts) / len(watts) if watts else None
 
     @property
     def short_w(self) -> float:
@@ -118,6 +135,7 @@ def decide(desks: dict[str, PoolDesk], needs: Sequence[PoolNeed], now_s: float, 
     acts = []
     for need in needs:
         desk = desks.setdefault(need.pool, PoolDesk())
+        desk.take(need.power)
         _measure(desk, need, now_s)
         act = _pull(desk, need, now_s, order_prefix) or _restore(desk, need, now_s)
         if act is not None:
@@ -161,9 +179,11 @@ def _measure(desk: PoolDesk, need: PoolNeed, now_s: float) -> None:
     pull = desk.open
     if pull is None or pull.state is PullState.RESTORING:
         return
-    if need.power.power_w is not None and need.power.read_at_s > pull.began_s:
-        pull.delivered_w = max(0.0, pull.power_before_w - need.power.power_w)
-    kept = pull.delivered_w >= DELIVERED_RATIO * pull.promise.promised_w
+    after_w = desk.mean_w(max(pull.began_s, now_s - AFTER_S))
+    if after_w is not None:
+        pull.delivered_w = max(0.0, pull.power_before_w - after_w)
+    noise_w = NOISE_RATIO * pull.power_before_w
+    kept = pull.delivered_w >= DELIVERED_RATIO * pull.promise.promised_w - noise_w
     late = now_s >= pull.due_s
     if not (kept and (pull.verified or late)) and not late:
         return
@@ -194,10 +214,16 @@ def _pull(desk: PoolDesk, need: PoolNeed, now_s: float, prefix: str) -> Act | No
         if not once and promise.promised_w < DEADBAND_RATIO * wanted_w:
             continue
         desk.count += 1
-        pull = Pull(f"{prefix}-{desk.count}", lever, promise, now_s, need.power.power_w)
+        before_w = desk.mean_w(max(now_s - BEFORE_S, _settled_s(desk)))
+        pull = Pull(f"{prefix}-{desk.count}", lever, promise, now_s, before_w or need.power.power_w)
         desk.pulls.append(pull)
         return Act(need.pool, pull.order_id, lever, promise)
     return None
+
+
+def _settled_s(desk: PoolDesk) -> float:
+    """When the last pull ended: power before that is another level's."""
+    return max((p.ended_s - AFTER_S for p in desk.pulls if p.ended_s is not None), default=float("-inf"))
 
 
 def _restore(desk: PoolDesk, need: PoolNeed, now_s: float) -> Act | None:

@@ -14,7 +14,7 @@ from agent.ai.work import PoolWork
 from agent.ai.workload import Order, Step
 from gridpivot.vocabulary import LeverName, LeverOutcome
 
-SECONDS = 3.0  # a tick of the governor, the driver's second, the mean of the reading
+SECONDS = 8.0  # a tick of the governor, the driver, the board, and a mean of the meter over 4 s
 
 
 @dataclass(slots=True)
