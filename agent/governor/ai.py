@@ -13,6 +13,7 @@ from agent.governor.state import GovernorState, Orders, Policy, PoolCommand, Sen
 from gridpivot.curves import AiPool
 from gridpivot.vocabulary import AiPriority
 
+HELD_FROM = 0.985  # of its limit: a pool that draws so much may want more
 _RANK = {AiPriority.GUARANTEED: 0, AiPriority.STANDARD: 1, AiPriority.SPOT: 2}
 
 
@@ -41,11 +42,25 @@ def wishes(state: GovernorState, sensed: Sensed, limits: Sequence[float], orders
             demand_w = reading.demand_w
         else:
             demand_w = pool.max_w if draw_w >= 0.97 * limit_w else draw_w
-        slack_w = policy.gpu_slack_ratio * pool.max_w
+        slack_w = state.pools[index].swings.reserve_w(pool.max_w, policy.gpu_slack_ratio)
+        steady_w = state.pools[index].swings.steady_w
+        if steady_w is not None and demand_w <= HELD_FROM * limit_w:
+            # What limits do not hold back swings inside the reserve: they follow its mean, not its peaks.
+            demand_w = steady_w
         cap_w = _cap_w(pool, orders.pool_max_w[index])
         want_w = min(pool.max_w, cap_w, max(pool.min_w, demand_w + slack_w))
         result.append(Wish(index, limit_w, want_w, slack_w, cap_w))
     return result
+
+
+def note_swings(state: GovernorState, sensed: Sensed, policy: Policy, now_s: float) -> None:
+    """What each pool draws at this second. Where its limit holds it, it would have gone on: by up to twice its reserve."""
+    for pool, memory, reading in zip(state.inventory.pools, state.pools, sensed.pools, strict=True):
+        if reading.power_w is None:
+            continue
+        beyond_w = 0.0 if reading.demand_w is None else max(0.0, reading.demand_w - reading.power_w)
+        reserve_w = memory.swings.reserve_w(pool.max_w, policy.gpu_slack_ratio)
+        memory.swings.take(reading.power_w + min(beyond_w, 2.0 * reserve_w), now_s)
 
 
 def _cap_w(pool: AiPool, max_w: float | None) -> float:

@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 
 from agent.backends import RowArray
-from agent.governor.ai import Wish, cut, lower, raise_limits, wishes
+from agent.governor.ai import Wish, cut, lower, note_swings, raise_limits, wishes
 from agent.governor.airflow import breathe, overheating
 from agent.governor.estimate import Estimate, effective_limits, estimate, note_moves
 from agent.governor.gates import admit_wakes
@@ -75,6 +75,7 @@ def decide(
     for sent_at_s, watts in standing.proven:
         watch.proven_change(watts, sent_at_s)
     now = estimate(state, watch, sensed, standing, policy, now_s)
+    note_swings(state, sensed, policy, now_s)
     target_w = orders.ceiling_w * (1.0 - policy.margin_ratio)
     if now.trust is not MeterTrust.TRUSTED:
         target_w -= policy.meter_derate_ratio * policy.ceiling_w
@@ -238,7 +239,10 @@ def _economics(
     for rows, mode in down:
         tick.command(rows, mode, "plan")
     unmet_w = (max(0.0, rise_w) + tick.raised_now_w) * (1.0 + policy.overhead_ratio)
-    room_w = target_w - now.worst_w - unmet_w - 0.003 * policy.ceiling_w
+    # What AI may take without asking is covered by mining that sheds within seconds, as far as the policy lets it.
+    gap_w = max(0.0, now.ai_limit_w - now.ai_w)
+    covered_w = min(policy.fast_reserve_ratio * policy.ceiling_w, gap_w, now.fast_w)
+    room_w = target_w + covered_w - now.worst_w - unmet_w - 0.003 * policy.ceiling_w
     shedding = now.shed_credit_w + tick.shed_now_w > 0.002 * policy.ceiling_w
     air = breathe(state, sensed, standing.silent, moves.up, room_w, policy, now_s)
     tick.fans, room_w = air.fans, room_w - air.rise_w

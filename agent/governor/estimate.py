@@ -40,6 +40,7 @@ class Estimate:
     other_tail_w: float  # proven sheds for other ends, maybe not on the meter yet
     wake_w: float
     silent: int
+    fast_w: float  # mining that hashes, obeys and sheds within seconds
 
 
 def effective_limits(state: GovernorState, sensed: Sensed, now_s: float) -> list[float]:
@@ -128,7 +129,14 @@ def estimate(
         other_tail_w=other_tail_w,
         wake_w=wake_full_w,
         silent=int(standing.silent.sum()),
+        fast_w=_fast_w(state, standing, policy),
     )
+
+
+def _fast_w(state: GovernorState, standing: Standing, policy: Policy) -> float:
+    """What could be shed within seconds [W]."""
+    fast = standing.obeys & (state.desired != SLEEP) & (state.classes.row_shed_s <= policy.fast_shed_s)
+    return float(state.believed_w[fast].sum()) * state.relief_factor
 
 
 def note_moves(state: GovernorState, policy: Policy, up_w: float, down_w: float) -> None:

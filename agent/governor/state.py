@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from agent.backends import MeterSample, PoolReading, RowArray, SiteInventory
 from agent.governor.circuits import CircuitLimit, Level, levels_of
+from agent.governor.swings import Swings
 from gridpivot.clock import Instant
 from gridpivot.columns import DeviceTable
 from gridpivot.segments import class_hull
@@ -61,7 +62,7 @@ class Policy:
     meter_wait_s: float = 10.0  # after the start, before a meter that never spoke counts as lost
     meter_derate_ratio: float = 0.02  # ceiling given up while the meter is not believed
     uncertainty_ratio: float = 0.08  # asked for on top of a shed
-    gpu_slack_ratio: float = 0.03  # limit over measured demand, of the pool's power
+    gpu_slack_ratio: float = 0.03  # limit over measured demand, of the pool's power, until its swings are known
     ai_release_after_s: float = 60.0  # demand must stay low this long before limits follow
     wake_after_s: float = 60.0  # room must last this long before mining is woken
     wake_interval_s: float = 5.0  # between batches
@@ -230,6 +231,7 @@ class PoolMemory:
     requested_at_s: float = float("-inf")
     low_since_s: float | None = None
     draws: deque[tuple[float, float]] = field(default_factory=deque)  # (time, watts) of the last few seconds
+    swings: Swings = field(default_factory=Swings)
 
 
 class GovernorState:
