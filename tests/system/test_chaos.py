@@ -24,6 +24,7 @@ IN_CI = [
     "old_plan",
     "agent_clock_behind",
     "agent_disk_full",
+    "agent_killed",
     "silent_connections",
     "plaintext",
     "bad_certificates",
