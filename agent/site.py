@@ -17,6 +17,7 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from agent.ai.lever import PoolPower
+from agent.ai.reports import add_levers
 from agent.ai.runner import AiDesk
 from agent.ai.targets import capped, targets
 from agent.backends import Coils, Fallbacks, Meter, Miners, PoolReading, Pools, RowArray, SiteInventory
@@ -447,6 +448,9 @@ class SiteAgent:
             now,
         )
         message.devices_beat_s = self.device_beat.beat_s
+        if self.hardware.ai is not None:
+            for pool in message.pools:
+                add_levers(pool, self.hardware.ai)
         message.degraded = self.book.degraded is not None or bool(
             self.uplink is not None and self.uplink.spool.degraded
         )

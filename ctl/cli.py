@@ -79,6 +79,7 @@ def sites(
 @app.command()
 def site(
     name: Site,
+    ai: Annotated[bool, typer.Option("--ai", help="AI pools: levers, promised and delivered, work.")] = False,
     address: Address = LOCAL,
     ca: Ca = None,
     token_file: TokenFile = None,
@@ -100,6 +101,15 @@ def site(
         cert=cert,
         key_file=key_file,
     )
+    if ai:
+        from ctl.ai import ai_table, site_ai_shape
+
+        half = site_ai_shape(answer.sites[0])
+        if as_json:
+            console.print_json(half)
+        else:
+            tables.show(ai_table(half))
+        return
     shape = shaping.site_shape(answer.sites[0])
     if as_json:
         console.print_json(shape)

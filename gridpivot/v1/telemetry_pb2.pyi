@@ -206,21 +206,27 @@ class PoolPoint(_message.Message):
 
     POWER_W_FIELD_NUMBER: _builtins.int
     THROUGHPUT_RATIO_FIELD_NUMBER: _builtins.int
+    THROUGHPUT_SD_FIELD_NUMBER: _builtins.int
     power_w: _builtins.float
     """Wall power of the whole pool (watts)."""
     throughput_ratio: _builtins.float
     """Throughput relative to no cap (ratio, 0 to 1)."""
+    throughput_sd: _builtins.float
+    """Standard deviation of throughput_ratio (ratio); absent where the curve is an assumption."""
     def __init__(
         self,
         *,
         power_w: _builtins.float = ...,
         throughput_ratio: _builtins.float = ...,
+        throughput_sd: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_throughput_sd", b"_throughput_sd", "throughput_sd", b"throughput_sd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["power_w", b"power_w", "throughput_ratio", b"throughput_ratio"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_throughput_sd", b"_throughput_sd", "power_w", b"power_w", "throughput_ratio", b"throughput_ratio", "throughput_sd", b"throughput_sd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__throughput_sd: _TypeAlias = _typing.Literal["throughput_sd"]  # noqa: Y015
+    _WhichOneofArgType__throughput_sd: _TypeAlias = _typing.Literal["_throughput_sd", b"_throughput_sd"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__throughput_sd) -> _WhichOneofReturnType__throughput_sd | None: ...
 
 Global___PoolPoint: _TypeAlias = PoolPoint  # noqa: Y015
 
@@ -578,6 +584,13 @@ class PoolRollup(_message.Message):
     DEMAND_W_FIELD_NUMBER: _builtins.int
     GPUS_PRESENT_FIELD_NUMBER: _builtins.int
     BACKLOG_GPU_H_FIELD_NUMBER: _builtins.int
+    LEVERS_FIELD_NUMBER: _builtins.int
+    WORK_FIELD_NUMBER: _builtins.int
+    ADMITTING_FIELD_NUMBER: _builtins.int
+    WORKLOAD_TROUBLE_FIELD_NUMBER: _builtins.int
+    PROMISED_TOTAL_W_FIELD_NUMBER: _builtins.int
+    DELIVERED_TOTAL_W_FIELD_NUMBER: _builtins.int
+    CURVE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Pool name as in the inventory."""
     power_w: _builtins.float
@@ -590,6 +603,26 @@ class PoolRollup(_message.Message):
     """GPUs that answer (count)."""
     backlog_gpu_h: _builtins.float
     """Deferrable work that waits for this pool (GPU-hours at full throughput); absent where no queue is read."""
+    admitting: _builtins.bool
+    """Whether new work may start, whoever decided that; absent where no workload manager is read."""
+    workload_trouble: _builtins.str
+    """Why the workload manager is not read now, for a person; empty while it answers."""
+    promised_total_w: _builtins.float
+    """What levers promised since the agent started (watts, summed over pulls that have ended)."""
+    delivered_total_w: _builtins.float
+    """What the pool's meter showed of it (watts)."""
+    @_builtins.property
+    def levers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeverRollup]:
+        """Levers in force, oldest first; the last one may be under way."""
+
+    @_builtins.property
+    def work(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkRollup]:
+        """Work by class; empty where no workload manager is read."""
+
+    @_builtins.property
+    def curve(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolPoint]:
+        """Throughput against wall power as learned; empty = as in the inventory."""
+
     def __init__(
         self,
         *,
@@ -599,17 +632,28 @@ class PoolRollup(_message.Message):
         demand_w: _builtins.float | None = ...,
         gpus_present: _builtins.int = ...,
         backlog_gpu_h: _builtins.float | None = ...,
+        levers: _abc.Iterable[Global___LeverRollup] | None = ...,
+        work: _abc.Iterable[Global___WorkRollup] | None = ...,
+        admitting: _builtins.bool | None = ...,
+        workload_trouble: _builtins.str = ...,
+        promised_total_w: _builtins.float = ...,
+        delivered_total_w: _builtins.float = ...,
+        curve: _abc.Iterable[Global___PoolPoint] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_backlog_gpu_h", b"_backlog_gpu_h", "_demand_w", b"_demand_w", "_power_w", b"_power_w", "backlog_gpu_h", b"backlog_gpu_h", "demand_w", b"demand_w", "power_w", b"power_w"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_admitting", b"_admitting", "_backlog_gpu_h", b"_backlog_gpu_h", "_demand_w", b"_demand_w", "_power_w", b"_power_w", "admitting", b"admitting", "backlog_gpu_h", b"backlog_gpu_h", "demand_w", b"demand_w", "power_w", b"power_w"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_backlog_gpu_h", b"_backlog_gpu_h", "_demand_w", b"_demand_w", "_power_w", b"_power_w", "backlog_gpu_h", b"backlog_gpu_h", "demand_w", b"demand_w", "gpus_present", b"gpus_present", "limit_w", b"limit_w", "name", b"name", "power_w", b"power_w"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_admitting", b"_admitting", "_backlog_gpu_h", b"_backlog_gpu_h", "_demand_w", b"_demand_w", "_power_w", b"_power_w", "admitting", b"admitting", "backlog_gpu_h", b"backlog_gpu_h", "curve", b"curve", "delivered_total_w", b"delivered_total_w", "demand_w", b"demand_w", "gpus_present", b"gpus_present", "levers", b"levers", "limit_w", b"limit_w", "name", b"name", "power_w", b"power_w", "promised_total_w", b"promised_total_w", "work", b"work", "workload_trouble", b"workload_trouble"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__admitting: _TypeAlias = _typing.Literal["admitting"]  # noqa: Y015
+    _WhichOneofArgType__admitting: _TypeAlias = _typing.Literal["_admitting", b"_admitting"]  # noqa: Y015
     _WhichOneofReturnType__backlog_gpu_h: _TypeAlias = _typing.Literal["backlog_gpu_h"]  # noqa: Y015
     _WhichOneofArgType__backlog_gpu_h: _TypeAlias = _typing.Literal["_backlog_gpu_h", b"_backlog_gpu_h"]  # noqa: Y015
     _WhichOneofReturnType__demand_w: _TypeAlias = _typing.Literal["demand_w"]  # noqa: Y015
     _WhichOneofArgType__demand_w: _TypeAlias = _typing.Literal["_demand_w", b"_demand_w"]  # noqa: Y015
     _WhichOneofReturnType__power_w: _TypeAlias = _typing.Literal["power_w"]  # noqa: Y015
     _WhichOneofArgType__power_w: _TypeAlias = _typing.Literal["_power_w", b"_power_w"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__admitting) -> _WhichOneofReturnType__admitting | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__backlog_gpu_h) -> _WhichOneofReturnType__backlog_gpu_h | None: ...
     @_typing.overload
@@ -618,6 +662,109 @@ class PoolRollup(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__power_w) -> _WhichOneofReturnType__power_w | None: ...
 
 Global___PoolRollup: _TypeAlias = PoolRollup  # noqa: Y015
+
+@_typing.final
+class LeverRollup(_message.Message):
+    """A lever that was pulled at an AI pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    LEVER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    PROMISED_W_FIELD_NUMBER: _builtins.int
+    DELIVERED_W_FIELD_NUMBER: _builtins.int
+    PROMISED_S_FIELD_NUMBER: _builtins.int
+    WORK_LOST_GPU_H_FIELD_NUMBER: _builtins.int
+    SUBJECTS_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """Identity of the order under which things are held."""
+    lever: _builtins.str
+    """Word of the lever vocabulary: park_idle, power_limit, clock_lock, admission, requeue, node_off."""
+    state: _builtins.str
+    """acting, kept, short, restoring."""
+    outcome: _builtins.str
+    """Word of the outcome vocabulary, as last read back."""
+    promised_w: _builtins.float
+    """Promised when it was pulled (watts)."""
+    delivered_w: _builtins.float
+    """Shown by the pool's meter (watts)."""
+    promised_s: _builtins.float
+    """Promised until the power is gone (seconds)."""
+    work_lost_gpu_h: _builtins.float
+    """Work lost by it (GPU-hours)."""
+    subjects: _builtins.int
+    """Nodes or jobs (count)."""
+    detail: _builtins.str
+    """What stood against it, for a person."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        lever: _builtins.str = ...,
+        state: _builtins.str = ...,
+        outcome: _builtins.str = ...,
+        promised_w: _builtins.float = ...,
+        delivered_w: _builtins.float = ...,
+        promised_s: _builtins.float = ...,
+        work_lost_gpu_h: _builtins.float = ...,
+        subjects: _builtins.int = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivered_w", b"delivered_w", "detail", b"detail", "lever", b"lever", "order_id", b"order_id", "outcome", b"outcome", "promised_s", b"promised_s", "promised_w", b"promised_w", "state", b"state", "subjects", b"subjects", "work_lost_gpu_h", b"work_lost_gpu_h"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LeverRollup: _TypeAlias = LeverRollup  # noqa: Y015
+
+@_typing.final
+class WorkRollup(_message.Message):
+    """Work of one class in a pool; absent is unknown."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    RUNNING_GPU_H_FIELD_NUMBER: _builtins.int
+    PENDING_GPU_H_FIELD_NUMBER: _builtins.int
+    DEFERRABLE_GPU_H_FIELD_NUMBER: _builtins.int
+    priority: _builtins.str
+    """guaranteed, standard or spot."""
+    running_gpu_h: _builtins.float
+    """Left of what runs (GPU-hours at full throughput)."""
+    pending_gpu_h: _builtins.float
+    """Waiting to start (GPU-hours at full throughput)."""
+    deferrable_gpu_h: _builtins.float
+    """Of the waiting, what need not run now (GPU-hours at full throughput)."""
+    def __init__(
+        self,
+        *,
+        priority: _builtins.str = ...,
+        running_gpu_h: _builtins.float | None = ...,
+        pending_gpu_h: _builtins.float | None = ...,
+        deferrable_gpu_h: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deferrable_gpu_h", b"_deferrable_gpu_h", "_pending_gpu_h", b"_pending_gpu_h", "_running_gpu_h", b"_running_gpu_h", "deferrable_gpu_h", b"deferrable_gpu_h", "pending_gpu_h", b"pending_gpu_h", "running_gpu_h", b"running_gpu_h"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deferrable_gpu_h", b"_deferrable_gpu_h", "_pending_gpu_h", b"_pending_gpu_h", "_running_gpu_h", b"_running_gpu_h", "deferrable_gpu_h", b"deferrable_gpu_h", "pending_gpu_h", b"pending_gpu_h", "priority", b"priority", "running_gpu_h", b"running_gpu_h"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__deferrable_gpu_h: _TypeAlias = _typing.Literal["deferrable_gpu_h"]  # noqa: Y015
+    _WhichOneofArgType__deferrable_gpu_h: _TypeAlias = _typing.Literal["_deferrable_gpu_h", b"_deferrable_gpu_h"]  # noqa: Y015
+    _WhichOneofReturnType__pending_gpu_h: _TypeAlias = _typing.Literal["pending_gpu_h"]  # noqa: Y015
+    _WhichOneofArgType__pending_gpu_h: _TypeAlias = _typing.Literal["_pending_gpu_h", b"_pending_gpu_h"]  # noqa: Y015
+    _WhichOneofReturnType__running_gpu_h: _TypeAlias = _typing.Literal["running_gpu_h"]  # noqa: Y015
+    _WhichOneofArgType__running_gpu_h: _TypeAlias = _typing.Literal["_running_gpu_h", b"_running_gpu_h"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deferrable_gpu_h) -> _WhichOneofReturnType__deferrable_gpu_h | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__pending_gpu_h) -> _WhichOneofReturnType__pending_gpu_h | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__running_gpu_h) -> _WhichOneofReturnType__running_gpu_h | None: ...
+
+Global___WorkRollup: _TypeAlias = WorkRollup  # noqa: Y015
 
 @_typing.final
 class SiteEvent(_message.Message):

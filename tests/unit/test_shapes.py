@@ -13,6 +13,7 @@ import pytest
 from gridpivot import dispatch_shapes, shapes
 from gridpivot import shapes_identity as identity
 from gridpivot.shapes import Document
+from gridpivot.shapes_ai import AiPoolFigures, CurvePointFigures, LeverFigures, SiteAiShape, WorkFigures
 from gridpivot.shapes_backtest import AccountFigures, BacktestShape
 from gridpivot.shapes_local import LocalOrdersShape
 from gridpivot.shapes_site import CommissionShape, EnergyFigures, SiteShape
@@ -87,6 +88,41 @@ EXAMPLES: dict[str, Document] = {
     ),
     "released": identity.ReleasedShape(event_id="event-1", sites=["falcon-1"], audit_id="audit-1"),
     "sites": shapes.SitesShape(fleet=FLEET, sites=[SITE]),
+    "site_ai": SiteAiShape(
+        site="ercot-01",
+        report_age_s=1.5,
+        ai_power_w=2.4e6,
+        pools=[
+            AiPoolFigures(
+                name="training",
+                power_w=9e5,
+                limit_w=1.1e6,
+                gpus_present=1024,
+                admitting=False,
+                promised_w=2e5,
+                delivered_w=1.9e5,
+                promised_total_w=2e5,
+                delivered_total_w=1.9e5,
+                levers=[
+                    LeverFigures(
+                        order_id="ai-1-1",
+                        lever="requeue",
+                        state="short",
+                        outcome="done",
+                        promised_w=2e5,
+                        delivered_w=1.9e5,
+                        short_w=1e4,
+                        promised_s=40.0,
+                        work_lost_gpu_h=3.5,
+                        subjects=4,
+                        detail="job7: still running",
+                    )
+                ],
+                work=[WorkFigures(priority="standard", running_gpu_h=800.0, pending_gpu_h=4e3)],
+                curve=[CurvePointFigures(power_w=6e5, throughput_ratio=0.73, throughput_sd=0.08)],
+            )
+        ],
+    ),
     "site": SiteShape(**SITE, classes=[CLASS], pools=[POOL], energy=ENERGY),
     "commission": CommissionShape(
         running=False,
