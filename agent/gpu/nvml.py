@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agent.gpu.health import Health
 from agent.gpu.outcomes import BY_LIMIT, LimitOutcome, NvmlOutcome, NvmlRefused, refusal
 
 SW_POWER_CAP = 0x4  # nvmlClocksEventReasonSwPowerCap
@@ -47,6 +48,17 @@ class GpuReading:
     memory_total_bytes: int | None = None
     throttled_by_power: bool | None = None
     lost: bool = False
+    clock_event_reasons: int | None = None  # bits of nvmlClocksEventReasons
+    sm_clock_hz: float | None = None
+    memory_clock_hz: float | None = None
+    ecc_corrected: int | None = None  # since the board was made
+    ecc_uncorrected: int | None = None
+    remapped_corrected: int | None = None  # rows of memory
+    remapped_uncorrected: int | None = None
+    remap_pending: bool | None = None  # a reset is due
+    remap_failed: bool | None = None  # no spare rows: the board is to be exchanged
+    mig: bool | None = None
+    xids: Mapping[int, int] | None = None  # critical errors by number, since this process looks; None = cannot be told
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +84,6 @@ def _watts(milliwatts: int) -> float:
     return milliwatts / 1000.0
 
 
-def _power_capped(reasons: int) -> bool:
-    return bool(reasons & SW_POWER_CAP)
-
-
 # Figure -> (bindings to try in turn, what it means). A later name serves drivers that lack or have dropped the earlier.
 _METRICS: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
     "power_w": (("nvmlDeviceGetPowerUsage",), _watts),
@@ -84,11 +92,12 @@ _METRICS: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
     "limit_enforced_w": (("nvmlDeviceGetEnforcedPowerLimit",), _watts),
     "util_ratio": (("nvmlDeviceGetUtilizationRates",), lambda u: u.gpu / 100.0),
     "temp_c": (("nvmlDeviceGetTemperature", "nvmlDeviceGetTemperatureV"), float),
-    "throttled_by_power": (
+    "clock_event_reasons": (
         ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"),
-        _power_capped,
+        int,
     ),
 }
+_ARGUMENTS: dict[str, tuple[int, ...]] = {"temp_c": (TEMPERATURE_GPU,)}
 # Asked once per GPU: these do not move while a driver is loaded.
 _FACTS: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
     "name": (("nvmlDeviceGetName",), str),
@@ -113,6 +122,7 @@ class NvmlReader:
         self._order: list[str] = []  # every UUID ever seen: a lost GPU is still ours
         self._attempts: dict[str, Attempt] = {}
         self._open = False
+        self._health = Health()
         self.counts: Counter[str] = Counter()  # NVML calls by outcome
 
     def open(self) -> str:
@@ -136,12 +146,14 @@ class NvmlReader:
         try:
             if not self._open:
                 self.open()
-            elif len(self._handles) < len(self._order):
+            self._health.hear(self._nvml)
+            if len(self._handles) < len(self._order):
                 self._enumerate()  # a GPU that was lost may be back
             attempts = {uuid: self._settle(uuid, limit_w, now_s) for uuid, limit_w in wanted_w.items()}
-            readings = tuple(self._read(uuid) for uuid in self._order)
+            readings = tuple(self._read(uuid, now_s) for uuid in self._order)
         except NvmlRefused:
             self._handles.clear()
+            self._health.forget()
             self.close()
             raise
         tried = {uuid: a for uuid, a in attempts.items() if a is not None}
@@ -163,6 +175,7 @@ class NvmlReader:
             self._handles[uuid] = handle
             if uuid not in self._order:
                 self._order.append(uuid)
+        self._health.watch(self._handles, self._call)
 
     def _facts_of(self, uuid: str, handle: Any) -> dict[str, Any]:
         """Name and range of a GPU, kept once they are known; a failure now is tried again by the next scan."""
@@ -178,15 +191,17 @@ class NvmlReader:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def _read(self, uuid: str) -> GpuReading:
+    def _read(self, uuid: str, now_s: float) -> GpuReading:
         handle = self._handles.get(uuid)
         if handle is not None:
             try:
                 figures: dict[str, Any] = dict(self._facts_of(uuid, handle))
                 for figure, (names, meaning) in _METRICS.items():
-                    extra = (TEMPERATURE_GPU,) if figure == "temp_c" else ()
-                    value = self._try(names, handle, *extra)
+                    value = self._try(names, handle, *_ARGUMENTS.get(figure, ()))
                     figures[figure] = None if value is None else meaning(value)
+                reasons = figures["clock_event_reasons"]
+                figures["throttled_by_power"] = None if reasons is None else bool(reasons & SW_POWER_CAP)
+                figures |= self._health.figures(uuid, handle, self._try, now_s)
                 memory = self._try(("nvmlDeviceGetMemoryInfo",), handle)
                 if memory is not None:
                     figures["memory_used_bytes"], figures["memory_total_bytes"] = memory.used, memory.total

@@ -25,17 +25,17 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { MAGIC = 0x4c4d5647, LAYOUT = 1 };
+enum { MAGIC = 0x4c4d5647, LAYOUT = 2 };
 
 /* Return codes of nvml.h that this library gives. */
 enum {
     OK = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
-    DRIVER_NOT_LOADED = 9, GPU_IS_LOST = 15,
+    DRIVER_NOT_LOADED = 9, TIMEOUT = 10, GPU_IS_LOST = 15,
 };
 
 /* Calls that can be made to fail one by one: index into device.call_error, value = the return code. */
 enum { POWER, ENERGY, LIMIT, ENFORCED, CONSTRAINTS, DEFAULT, SET, UTIL, TEMP, MEMORY, CLOCK, REASONS, PSTATE,
-       PERSISTENCE, NAME, CALLS = 16 };
+       PERSISTENCE, NAME, HEALTH, CALLS = 16 };
 
 enum { REASON_IDLE = 1, REASON_SW_POWER_CAP = 4 };
 
@@ -61,12 +61,17 @@ typedef struct {
     uint32_t ignores_set;       /* set returns success and changes nothing */
     uint32_t generation;        /* the header's, as last seen */
     uint32_t call_error[CALLS];
+    uint32_t xids, xid;         /* critical errors so far, the newest one's number */
+    uint32_t ecc_corrected, ecc_uncorrected; /* since the board was made */
+    uint32_t remapped_corrected, remapped_uncorrected, remap_pending, remap_failed; /* rows of memory */
+    uint32_t mig;               /* 1 = cut into instances: utilisation of the whole is not told */
+    uint32_t pad;
 } device;
 
 typedef struct { unsigned long long total, free, used; } memory_info;
 typedef struct { unsigned gpu, memory; } utilization;
 
-_Static_assert(sizeof(header) == 80 && sizeof(device) == 264, "the layout that sim/nvml/state.py declares");
+_Static_assert(sizeof(header) == 80 && sizeof(device) == 304, "the layout that sim/nvml/state.py declares");
 
 static header *state;
 static unsigned references;
@@ -283,6 +288,7 @@ EXPORT int nvmlDeviceSetPowerManagementLimit(device *d, unsigned mw)
 
 EXPORT int nvmlDeviceGetUtilizationRates(device *d, utilization *u)
 {
+    if (references && d->mig) return NOT_SUPPORTED;
     READ(UTIL, (u->gpu = (unsigned)lrint(100.0 * d->load), u->memory = u->gpu / 2));
 }
 
@@ -314,6 +320,71 @@ EXPORT int nvmlDeviceGetCurrentClocksEventReasons(device *d, unsigned long long 
 EXPORT int nvmlDeviceGetCurrentClocksThrottleReasons(device *d, unsigned long long *reasons)
 {
     return nvmlDeviceGetCurrentClocksEventReasons(d, reasons);
+}
+
+EXPORT int nvmlDeviceGetMaxClockInfo(device *d, int type, unsigned *mhz)
+{
+    (void)type;
+    READ(CLOCK, *mhz = 1980);
+}
+
+EXPORT int nvmlDeviceGetTotalEccErrors(device *d, int type, int counter, unsigned long long *count)
+{
+    (void)counter;
+    READ(HEALTH, *count = type ? d->ecc_uncorrected : d->ecc_corrected);
+}
+
+EXPORT int nvmlDeviceGetRemappedRows(device *d, unsigned *corrected, unsigned *uncorrected, unsigned *pending,
+                                     unsigned *failed)
+{
+    READ(HEALTH, (*corrected = d->remapped_corrected, *uncorrected = d->remapped_uncorrected,
+                  *pending = d->remap_pending, *failed = d->remap_failed));
+}
+
+EXPORT int nvmlDeviceGetMigMode(device *d, unsigned *current, unsigned *pending)
+{
+    READ(HEALTH, (*current = d->mig, *pending = d->mig));
+}
+
+/* ---- critical errors as events ------------------------------------------------------------------------------------ */
+
+enum { EVENT_XID = 8, MOST_WATCHED = 64 };
+typedef struct { device *watched[MOST_WATCHED]; uint32_t seen[MOST_WATCHED]; unsigned count; } event_set;
+typedef struct { device *d; unsigned long long type, data; unsigned gpu_instance, compute_instance; } event_data;
+
+EXPORT int nvmlEventSetCreate(event_set **set)
+{
+    if (!references) return UNINITIALIZED;
+    *set = calloc(1, sizeof(event_set));
+    return *set ? OK : INSUFFICIENT_SIZE;
+}
+
+EXPORT int nvmlEventSetFree(event_set *set)
+{
+    free(set);
+    return OK;
+}
+
+EXPORT int nvmlDeviceRegisterEvents(device *d, unsigned long long types, event_set *set)
+{
+    if (!(types & EVENT_XID) || set->count == MOST_WATCHED) return NOT_SUPPORTED;
+    READ(HEALTH, (set->watched[set->count] = d, set->seen[set->count++] = d->xids));
+}
+
+EXPORT int nvmlEventSetWait_v2(event_set *set, event_data *data, unsigned timeout_ms)
+{
+    if (!references) return UNINITIALIZED;
+    for (unsigned waited = 0;; waited++) {
+        for (unsigned i = 0; i < set->count; i++) {
+            device *d = set->watched[i];
+            if (set->seen[i] == d->xids) continue;
+            set->seen[i]++;
+            *data = (event_data){d, EVENT_XID, d->xid, 0xFFFFFFFF, 0xFFFFFFFF};
+            return OK;
+        }
+        if (waited >= timeout_ms) return TIMEOUT;
+        nanosleep(&(struct timespec){0, 1000000L}, NULL);
+    }
 }
 
 EXPORT int nvmlDeviceGetPerformanceState(device *d, int *pstate) { READ(PSTATE, *pstate = d->load > 0.0 ? 0 : 8); }

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 STATE_VARIABLE = "GRIDPIVOT_SIM_NVML_STATE"
-MAGIC, LAYOUT = 0x4C4D5647, 1
+MAGIC, LAYOUT = 0x4C4D5647, 2
 
 HEADER = np.dtype(
     [
@@ -53,9 +53,19 @@ DEVICE = np.dtype(
         ("ignores_set", "<u4"),
         ("generation", "<u4"),
         ("call_error", "<u4", (16,)),
+        ("xids", "<u4"),
+        ("xid", "<u4"),
+        ("ecc_corrected", "<u4"),
+        ("ecc_uncorrected", "<u4"),
+        ("remapped_corrected", "<u4"),
+        ("remapped_uncorrected", "<u4"),
+        ("remap_pending", "<u4"),
+        ("remap_failed", "<u4"),
+        ("mig", "<u4"),
+        ("pad", "<u4"),
     ]
 )
-assert (HEADER.itemsize, DEVICE.itemsize) == (80, 264), "nvml.c asserts the same"
+assert (HEADER.itemsize, DEVICE.itemsize) == (80, 304), "nvml.c asserts the same"
 
 
 class Call(enum.IntEnum):
@@ -76,6 +86,7 @@ class Call(enum.IntEnum):
     PSTATE = 12
     PERSISTENCE = 13
     NAME = 14
+    HEALTH = 15
 
 
 def uuid_of(index: int) -> str:
@@ -145,6 +156,12 @@ class NvmlState:
         """Take a GPU off the bus, or put it back."""
         with self.settled() as devices:
             devices["lost"][gpu] = lost
+
+    def xid(self, gpu: int, number: int) -> None:
+        """A critical error, as the kernel log would number it."""
+        with self.settled() as devices:
+            devices["xid"][gpu] = number
+            devices["xids"][gpu] += 1
 
     def reload_driver(self) -> None:
         """Limits go back to their defaults and energy counters to zero."""

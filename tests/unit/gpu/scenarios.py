@@ -143,6 +143,49 @@ def unsupported_metrics_are_none() -> dict[str, Any]:
     return {"none": none, "lost": first.lost, "temp": second.temp_c, "power": second.power_w, "calls": scan.calls}
 
 
+def health() -> dict[str, Any]:
+    state, nvml = open_state(), reader()
+    state.set_load(0.5)
+    with state.settled() as devices:
+        devices["ecc_corrected"][0], devices["ecc_uncorrected"][0] = 3, 1
+        devices["remapped_corrected"][0], devices["remapped_uncorrected"][0] = 2, 1
+        devices["remap_pending"][0], devices["mig"][0] = 1, 1
+    a, b = nvml.scan({}, 0.0).readings[:2]
+    return {
+        "ecc": [[r.ecc_corrected, r.ecc_uncorrected] for r in (a, b)],
+        "rows": [a.remapped_corrected, a.remapped_uncorrected, a.remap_pending, a.remap_failed],
+        "mig": [a.mig, b.mig],
+        "util": [a.util_ratio, b.util_ratio],
+        "clock": [a.sm_clock_hz, b.sm_clock_hz],
+    }
+
+
+def xids() -> dict[str, Any]:
+    state, nvml = open_state(), reader()
+    quiet = nvml.scan({}, 0.0).readings[3].xids
+    for number in (79, 48, 48):
+        state.xid(3, number)
+        nvml.scan({}, 1.0)
+    some = nvml.scan({}, 2.0)
+    state.lose(5)
+    nvml.scan({}, 3.0)
+    state.lose(5, lost=False)
+    state.xid(3, 48)
+    nvml.scan({}, 4.0)
+    after = nvml.scan({}, 5.0).readings[3].xids
+    return {"quiet": quiet, "some": some.readings[3].xids, "other": some.readings[2].xids, "after": after}
+
+
+def slow_figures() -> dict[str, Any]:
+    state, nvml = open_state(), reader()
+    found = {}
+    for name, at_s in (("first", 0.0), ("soon", 10.0), ("later", 16.0)):
+        found[name] = [r.ecc_corrected for r in nvml.scan({}, at_s).readings[:2]]
+        with state.settled() as devices:
+            devices["ecc_corrected"][0] = 7
+    return found
+
+
 def lag_and_energy() -> dict[str, Any]:
     state, nvml = open_state(), reader()
     nvml.scan({}, 0.0)

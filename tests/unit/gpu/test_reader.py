@@ -94,9 +94,30 @@ def test_unsupported_metric_is_none_and_never_zero(over):
     found = over("unsupported_metrics_are_none")
     figures = ["power_w", "energy_j", "limit_requested_w", "limit_enforced_w", "limit_min_w", "limit_max_w"]
     figures += ["limit_default_w", "util_ratio", "temp_c", "memory_used_bytes", "memory_total_bytes"]
-    assert found["none"] == [*figures, "throttled_by_power"]
+    figures += ["throttled_by_power", "clock_event_reasons", "sm_clock_hz", "memory_clock_hz"]
+    figures += ["ecc_corrected", "ecc_uncorrected", "remapped_corrected", "remapped_uncorrected"]
+    assert found["none"] == [*figures, "remap_pending", "remap_failed", "mig", "xids"]
     assert found["lost"] is False and found["temp"] is None and found["power"] == 75.0
     assert found["calls"]["not_supported"] >= 10 and found["calls"]["deprecated"] == 1
+
+
+def test_health_is_read_and_a_board_in_instances_tells_no_utilisation(over):
+    found = over("health")
+    assert found["ecc"] == [[3, 1], [0, 0]] and found["rows"] == [2, 1, True, False]
+    assert found["mig"] == [True, False] and found["util"] == [None, 0.5]
+    assert found["clock"] == [1.98e9, 1.98e9]
+
+
+def test_every_xid_is_counted_by_its_number_over_a_board_that_falls_off_and_comes_back(over):
+    found = over("xids")
+    assert found["quiet"] == {}
+    assert found["some"] == {"79": 1, "48": 2}
+    assert found["other"] == {} and found["after"] == {"79": 1, "48": 3}
+
+
+def test_slow_figures_are_not_asked_for_at_every_scan(over):
+    found = over("slow_figures")
+    assert found["first"] == [0, 0] and found["soon"] == [0, 0] and found["later"] == [7, 0]
 
 
 def test_power_lags_the_load_and_energy_is_its_integral(over):
