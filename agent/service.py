@@ -23,6 +23,8 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from agent.ai.assembly import make_desk
+from agent.ai.runner import AiDesk
 from agent.backends import Coils, Fallbacks, Meter, MeterSample, Miners, PoolReading, Pools, RowArray, SiteInventory
 from agent.commissioner import Commissioner
 from agent.exporter import AgentExporter
@@ -90,6 +92,7 @@ class Equipment:
     fans: Coils | None = None
     switches: Coils | None = None
     fallbacks: Fallbacks | None = None
+    ai: AiDesk | None = None
     inventory: SiteInventory = field(
         default_factory=lambda: SiteInventory((), np.zeros(0, np.uint8), (), np.zeros(0, np.uint16), b"", ())
     )
@@ -101,7 +104,7 @@ class Equipment:
         """The faces, with what the settings say of the meter's counter."""
         most_w = MOST_RATIO * settings.policy().protection_w
         counter = None if settings.meter is None else settings.meter.counter(most_w)
-        return Hardware(self.miners, self.pools, self.meter, self.fans, self.switches, counter, self.fallbacks)
+        return Hardware(self.miners, self.pools, self.meter, self.fans, self.switches, counter, self.fallbacks, self.ai)
 
 
 def find_equipment(settings: AgentSettings, clock: Clock) -> Equipment:
@@ -118,6 +121,9 @@ def find_equipment(settings: AgentSettings, clock: Clock) -> Equipment:
             found.work.append(side.pools.run)
             if settings.gpu.guard_socket is not None:
                 found.fallbacks = side.pools
+            acts = settings.governor.stage in (Stage.SHED_ONLY, Stage.FULL)
+            pools = settings.gpu.pools
+            found.ai = make_desk(pools, declared, side.pools.limit_w, settings.state_dir, clock, acts)
     else:
         found.missing.append("no GPU pools in settings ([[gpu.pools]])")
     if settings.asic.inventory is not None:

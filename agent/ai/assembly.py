@@ -1,0 +1,59 @@
+"""Pools of the settings with their levers and workload managers, as the desk wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from agent.ai.commands import CommandWorkload
+from agent.ai.curve import HeldFactor
+from agent.ai.lever import Lever
+from agent.ai.levers.hold import Admission, ParkIdle
+from agent.ai.levers.limit import PowerLimit
+from agent.ai.levers.requeue import Requeue
+from agent.ai.runner import AiDesk, PoolSide
+from agent.ai.workload import Workload
+from agent.settings import GpuPoolSettings
+from gridpivot.clock import Clock
+from gridpivot.curves import AiPool
+from gridpivot.vocabulary import LeverName
+
+METER_S = 10.0  # the pool's power shows that a job is gone after this
+
+
+def make_desk(
+    settings: Sequence[GpuPoolSettings],
+    declared: Sequence[AiPool],
+    limit_w: Callable[[str], float],
+    state_dir: Path,
+    clock: Clock,
+    acts: bool,
+) -> AiDesk:
+    """A desk over the pools that exist here. `limit_w` tells what a pool's enforced limits allow now [W at the wall]."""
+    by_name = {pool.name: pool for pool in settings}
+    sides = [_side(pool, by_name[pool.name], limit_w, clock) for pool in declared if pool.name in by_name]
+    return AiDesk(sides, state_dir, clock, acts)
+
+
+def _side(pool: AiPool, own: GpuPoolSettings, limit_w: Callable[[str], float], clock: Clock) -> PoolSide:
+    workload, ends_s = workload_of(own, clock)
+    levers: dict[LeverName, Lever] = {}
+    side = PoolSide(pool.name, pool.priority, levers, workload)
+
+    def cap(cap_w: float | None) -> None:
+        side.cap_w = cap_w
+
+    host_w = own.host_w_per_gpu * pool.gpu_count
+    levers[LeverName.POWER_LIMIT] = PowerLimit(pool.name, cap, lambda: limit_w(pool.name), HeldFactor(), host_w)
+    if workload is not None:
+        levers[LeverName.PARK_IDLE] = ParkIdle(workload, clock)
+        levers[LeverName.ADMISSION] = Admission(workload, clock)
+        levers[LeverName.REQUEUE] = Requeue(workload, clock, ends_s + METER_S)
+    return side
+
+
+def workload_of(own: GpuPoolSettings, clock: Clock) -> tuple[Workload | None, float]:
+    """The pool's workload manager, and within how many seconds it ends a job [s]."""
+    if own.commands is not None:
+        return CommandWorkload(own.commands, clock), own.commands.ends_within_s
+    return None, 0.0
