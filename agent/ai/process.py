@@ -70,7 +70,8 @@ def _kill(process: asyncio.subprocess.Process) -> None:
 
 async def _bounded(process: asyncio.subprocess.Process, stream: asyncio.StreamReader) -> bytes | None:
     """All of it; None when it was too much, and then the process is ended."""
-    parts, size = [], 0
+    parts: list[bytes] = []
+    size = 0
     while part := await stream.read(65_536):
         size += len(part)
         if size > MOST_BYTES:
