@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -106,6 +106,8 @@ class VirtualDesk:
         promises = {}
         if target_w is not None and power.power_w is not None:
             asked_w = max(0.0, power.power_w - target_w)
+            for lever in self.levers.values():
+                lever.observe(self._work, power)
             names = [n for n in LADDER[self.cluster.priority] if n in self.levers]
             promises = {n: self.levers[n].promise(self._work, power, asked_w) for n in names}
         need = PoolNeed(self.name, self.cluster.priority, target_w, power, self.forced, promises)
@@ -116,7 +118,7 @@ class VirtualDesk:
         if pull is not None and now.monotonic_s - self._verified_s >= VERIFY_S:
             self._verified_s = now.monotonic_s
             await self._verify(pull)
-        self.ended += self.desk.ended
+        self.ended += [replace(pull) for pull in self.desk.ended]  # as they stood: a restore changes them
         self.desk.ended = []
         return true_w
 

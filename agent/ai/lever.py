@@ -68,6 +68,10 @@ class Lever(Protocol):
         """Its word."""
         ...
 
+    def observe(self, work: PoolWork | None, power: PoolPower) -> None:
+        """What is seen now, at every look; a lever that learns from what it brought does so here."""
+        ...
+
     def promise(self, work: PoolWork | None, power: PoolPower, asked_w: float) -> Promise:
         """What it would bring now, at most about `asked_w` [W]. Pure. Unknown power promises nothing."""
         ...

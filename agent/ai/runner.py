@@ -139,6 +139,8 @@ class AiDesk:
             return {}
         asked_w = max(0.0, side.power.power_w - side.target_w)
         work = side.work if side.work is not None and now_s - side.work.read_at_s < STALE_WORK_S else None
+        for lever in side.levers.values():
+            lever.observe(work, side.power)
         named = (lever for lever in LADDER[side.priority] if lever in side.levers)
         return {lever: side.levers[lever].promise(work, side.power, asked_w) for lever in named}
 

@@ -14,9 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sim import emerald_levers
 from sim.emerald import EVENTS, Noise, play
 
-BARS = {"above_pct": 0.5, "short_pct": 2.0}
+BARS = {"above_pct": 0.5, "short_pct": 2.0, "kept_pct": 5.0, "report_delay_s": 10.0, "guaranteed_killed": 0}
+TRUTHS = {"as_learned": 0.975, "boards_draw_a_fifth_more": 1.2}  # draw over limit, which levers are not told
 
 
 def measure(given: argparse.Namespace) -> dict[str, Any]:
@@ -41,9 +43,32 @@ def measure(given: argparse.Namespace) -> dict[str, Any]:
         }
         found["events"][event.name] = line
         print(f"{event.name}: " + "  ".join(f"{k} {v}" for k, v in line.items()), file=sys.stderr, flush=True)
+    found["levers"] = {name: levers(given.data / emerald_levers.FILE, held) for name, held in TRUTHS.items()}
     lines = found["events"].values()
     found["ok"] = all(e["above_pct"] <= BARS["above_pct"] and e["short_pct"] <= BARS["short_pct"] for e in lines)
+    kept = found["levers"].values()
+    found["ok"] &= all(abs(e["missing_pct"]) <= BARS["kept_pct"] or e["short"] for e in kept) and all(
+        e["report_delay_s"] <= BARS["report_delay_s"] and not e["guaranteed_killed"] for e in kept
+    )
     return found
+
+
+def levers(path: Path, held_ratio: float) -> dict[str, Any]:
+    """Promised and delivered over a 25 % event of three hours."""
+    kept = emerald_levers.event(path, held_ratio=held_ratio)
+    line = {
+        "promised_kw": round(kept.promised_w / 1e3, 2),
+        "delivered_kw": round(kept.delivered_w / 1e3, 2),
+        "missing_pct": round(100.0 * (1.0 - kept.delivered_w / max(1.0, kept.promised_w)), 2),
+        "pulls": kept.pulls,
+        "short": kept.short,
+        "report_delay_s": kept.report_delay_s,
+        "guaranteed_killed": kept.guaranteed_killed,
+        "above_target_pct": round(kept.above_target_pct, 2),
+        "restored": kept.restored,
+    }
+    print("levers: " + "  ".join(f"{k} {v}" for k, v in line.items()), file=sys.stderr, flush=True)
+    return line
 
 
 def main() -> None:

@@ -25,6 +25,9 @@ class ParkIdle:
     clock: Clock
     name: LeverName = LeverName.PARK_IDLE
 
+    def observe(self, work: PoolWork | None, power: PoolPower) -> None:
+        """Nothing to learn."""
+
     def promise(self, work: PoolWork | None, power: PoolPower, asked_w: float) -> Promise:
         """No watts; the room between limits and draw of idle nodes, until the ask is covered."""
         nothing = Promise(self.name, asked_w, 0.0, SECONDS)
@@ -70,6 +73,9 @@ class Admission:
     workload: Workload
     clock: Clock
     name: LeverName = LeverName.ADMISSION
+
+    def observe(self, work: PoolWork | None, power: PoolPower) -> None:
+        """Nothing to learn."""
 
     def promise(self, work: PoolWork | None, power: PoolPower, asked_w: float) -> Promise:
         """Nothing now; what ends is not replaced."""

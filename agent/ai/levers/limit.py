@@ -14,6 +14,7 @@ from agent.ai.work import PoolWork
 from agent.ai.workload import Order, Step
 from gridpivot.vocabulary import LeverName, LeverOutcome
 
+HELD_FROM = 0.9  # boards that draw less of their limit are held by their work
 SECONDS = 8.0  # a tick of the governor, the driver, the board, and a mean of the meter over 4 s
 
 
@@ -29,6 +30,14 @@ class PowerLimit:
     name: LeverName = LeverName.POWER_LIMIT
     _order: str = ""
     _cap_w: float | None = None
+
+    def observe(self, work: PoolWork | None, power: PoolPower) -> None:
+        """Learn what boards draw over a limit of ours that holds them."""
+        if self._cap_w is None or power.power_w is None or power.limit_w > 1.02 * self._cap_w:
+            return
+        boards_w, limit_w = power.power_w - self.host_w, power.limit_w - self.host_w
+        if boards_w >= HELD_FROM * limit_w:
+            self.held.learn(boards_w, limit_w)
 
     def promise(self, work: PoolWork | None, power: PoolPower, asked_w: float) -> Promise:
         """Draw now less what boards draw under the limit that the ask comes to, never below their lowest limit."""

@@ -31,6 +31,9 @@ class Requeue:
     name: LeverName = LeverName.REQUEUE
     _nodes: dict[str, list[str]] = field(default_factory=dict)  # held by order: a renewal holds them for longer
 
+    def observe(self, work: PoolWork | None, power: PoolPower) -> None:
+        """Nothing to learn."""
+
     def promise(self, work: PoolWork | None, power: PoolPower, asked_w: float) -> Promise:
         """Measured draw of the jobs' GPUs less what idle ones draw, for as many jobs as it takes."""
         nothing = Promise(self.name, asked_w, 0.0, self.seconds)
