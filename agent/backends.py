@@ -43,6 +43,11 @@ class PoolReading:
     gpus_present: int
     read_at_s: float
 
+    @property
+    def held(self) -> bool:
+        """Whether limits hold back what it wants."""
+        return self.power_w is not None and self.demand_w is not None and self.demand_w > 1.01 * self.power_w
+
 
 @dataclass(frozen=True, slots=True)
 class Grouping:

@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from agent.ai.commands import CommandsSettings
+from agent.ai.throughput import ThroughputSettings
 from agent.asic.settings import AsicSettings
 from agent.coils import CoilSettings
 from agent.governor.circuits import CircuitLimit
@@ -123,6 +124,7 @@ class GpuPoolSettings(Section):
     uuids: tuple[str, ...] = ()  # empty = every GPU that no other pool names
     host_w_per_gpu: float = Field(default=400.0, ge=0, le=5000)
     commands: CommandsSettings | None = None
+    throughput: ThroughputSettings | None = None
 
 
 class GpuSettings(Section):

@@ -310,7 +310,13 @@ class SiteAgent:
         wanted = targets(pools, readings, orders, actions.picture.shed_short_w)
         for pool, reading, target in zip(pools, readings, wanted, strict=True):
             power = PoolPower(
-                reading.read_at_s, reading.power_w, reading.limit_w, pool.min_w, pool.baseline_w, pool.gpu_count
+                reading.read_at_s,
+                reading.power_w,
+                reading.limit_w,
+                pool.min_w,
+                pool.baseline_w,
+                pool.gpu_count,
+                held=reading.held,
             )
             desk.see(pool.name, power, target.target_w, target.forced)
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from agent.ai.commands import CommandWorkload
 from agent.ai.curve import HeldFactor
+from agent.ai.learner import Learner
 from agent.ai.lever import Lever
 from agent.ai.levers.hold import Admission, ParkIdle
 from agent.ai.levers.limit import PowerLimit
 from agent.ai.levers.requeue import Requeue
 from agent.ai.runner import AiDesk, PoolSide
+from agent.ai.throughput import Throughput
 from agent.ai.workload import Workload
 from agent.settings import GpuPoolSettings
 from gridpivot.clock import Clock
@@ -45,6 +47,8 @@ def _side(pool: AiPool, own: GpuPoolSettings, limit_w: Callable[[str], float], c
 
     host_w = own.host_w_per_gpu * pool.gpu_count
     levers[LeverName.POWER_LIMIT] = PowerLimit(pool.name, cap, lambda: limit_w(pool.name), HeldFactor(), host_w)
+    if own.throughput is not None:
+        side.learner = Learner(pool, host_w, Throughput(own.throughput), clock)
     if workload is not None:
         levers[LeverName.PARK_IDLE] = ParkIdle(workload, clock)
         levers[LeverName.ADMISSION] = Admission(workload, clock)

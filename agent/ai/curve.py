@@ -10,9 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-
-from gridpivot.curves import concave_hull
+from itertools import accumulate, pairwise
 
 # GPU power over its uncapped power -> throughput kept, and its spread between workloads. Means of the eight LLM
 # workloads in Emerald's sweep (ai-emerald/emerald-ai-demo-may-2025, data/dvfs_sweep.csv, 400 W GPUs); spreads widened to
@@ -132,13 +130,11 @@ class LearnedCurve:
             node.mean = min(1.0, max(PRIOR[k][0] * 0.7, node.mean))
 
     def points(self) -> tuple[CurvePoint, ...]:
-        """The curve, rising and concave: what dispatch may use as segments."""
-        raw = [(p, node.mean) for (p, _, _), node in zip(PRIOR, self.nodes, strict=True)]
-        top = raw[-1][1]
-        hull = concave_hull([(0.0, 0.0), *((p, m / top) for p, m in raw)])
+        """The curve, rising; not concave at its foot, where clocks no longer fall with power. Dispatch takes its hull."""
+        rising = list(accumulate((node.mean for node in self.nodes), max))
         return tuple(
-            CurvePoint(p, interpolated(hull, p), math.sqrt(node.variance))
-            for (p, _, _), node in zip(PRIOR, self.nodes, strict=True)
+            CurvePoint(p, mean / rising[-1], math.sqrt(node.variance))
+            for (p, _, _), mean, node in zip(PRIOR, rising, self.nodes, strict=True)
         )
 
     def throughput_at(self, power_ratio: float) -> float:

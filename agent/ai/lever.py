@@ -26,6 +26,7 @@ class PoolPower:
     idle_w: float  # nodes on, nothing running
     gpu_count: int
     node_w: Mapping[str, float] = field(default_factory=dict)
+    held: bool = False  # limits hold back at least one GPU
 
     @property
     def idle_w_per_gpu(self) -> float:

@@ -16,6 +16,8 @@ def add_levers(rollup: pb.PoolRollup, ai: AiDesk) -> None:
     rollup.levers.extend(_lever(pull) for pull in desk.pulls)
     rollup.promised_total_w, rollup.delivered_total_w = _totals(desk)
     rollup.workload_trouble = side.trouble
+    if side.learner is not None:
+        rollup.curve.extend(side.learner.points())
     if side.work is None or side.trouble:
         return
     rollup.work.extend(_work(waiting) for waiting in side.work.waiting)

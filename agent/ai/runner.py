@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from agent.ai.desk import Act, PoolDesk, PoolNeed, Pull, PullState, decide, note
+from agent.ai.learner import Learner
 from agent.ai.lever import LADDER, Lever, PoolPower, Promise, Report
 from agent.ai.record import load_pulls, pulls_bytes
 from agent.ai.work import PoolWork
@@ -44,6 +45,7 @@ class PoolSide:
     priority: AiPriority
     levers: Mapping[LeverName, Lever]
     workload: Workload | None = None
+    learner: Learner | None = None
     work: PoolWork | None = None
     trouble: str = ""
     looked_s: float = float("-inf")
@@ -82,12 +84,15 @@ class AiDesk:
         side = self.sides.get(pool)
         if side is not None:
             side.power, side.target_w, side.forced = power, target_w, forced
+            if side.learner is not None:
+                side.learner.see(power, power.held, side.work)
 
     # ---- the slow side ----------------------------------------------------------------------------------------------
 
     async def run(self, say: Say) -> None:
         """Until cancelled. What is held when we end stays held until its time runs out."""
-        tasks: set[asyncio.Task[None]] = set()
+        learners = [side.learner for side in self.sides.values() if side.learner is not None]
+        tasks: set[asyncio.Task[None]] = {asyncio.create_task(learner.run()) for learner in learners}
         try:
             while True:
                 now = self._clock.now()

@@ -201,7 +201,7 @@ def _pool(
     if income is None:
         income = book.ai_usd_per_gpu_hour(pool.name, pool.priority)
     return PoolState(
-        pool=pool,
+        pool=learned(pool, rollup),
         power_w=rollup.power_w if rollup is not None and rollup.HasField("power_w") else None,
         limit_w=rollup.limit_w if rollup is not None else pool.baseline_w,
         demand_w=rollup.demand_w if rollup is not None and rollup.HasField("demand_w") else None,
@@ -212,6 +212,26 @@ def _pool(
         backlog=own.backlog
         if own.backlog is not None and own.backlog in backlogs and pool.priority is AiPriority.STANDARD
         else "",
+    )
+
+
+def learned(pool: AiPool, rollup: pb.PoolRollup | None) -> AiPool:
+    """The pool with the curve that its site has learned; as declared where that makes no curve."""
+    if rollup is None or not rollup.curve:
+        return pool
+    wire = pool.to_proto()
+    del wire.curve[:]
+    wire.curve.extend(rollup.curve)
+    try:
+        return AiPool.from_proto(wire) if _fits(rollup, pool) else pool
+    except ValueError:
+        return pool
+
+
+def _fits(rollup: pb.PoolRollup, pool: AiPool) -> bool:
+    powers, ratios = [p.power_w for p in rollup.curve], [p.throughput_ratio for p in rollup.curve]
+    return (
+        powers[-1] <= 1.001 * pool.max_w and powers[0] > pool.baseline_w and min(ratios) >= 0.0 and max(ratios) <= 1.0
     )
 
 
