@@ -111,21 +111,34 @@ def find_equipment(settings: AgentSettings, clock: Clock) -> Equipment:
     """Open what settings name; imports of device libraries happen here, so that a bare machine pays for none."""
     found = Equipment()
     declared: tuple[AiPool, ...] = ()
-    if settings.gpu.pools:
+    scraped = [pool for pool in settings.gpu.pools if pool.dcgm is not None]
+    if len(scraped) < len(settings.gpu.pools):
         from agent.gpu.pools import open_pools
 
-        side = open_pools(settings.gpu)
+        local = [pool for pool in settings.gpu.pools if pool.dcgm is None]
+        side = open_pools(settings.gpu.model_copy(update={"pools": tuple(local)}))
         found.missing += side.missing
         if side.pools is not None:
             found.pools, declared = side.pools, side.declared
             found.work.append(side.pools.run)
             if settings.gpu.guard_socket is not None:
                 found.fallbacks = side.pools
-            acts = settings.governor.stage in (Stage.SHED_ONLY, Stage.FULL)
-            pools = settings.gpu.pools
-            found.ai = make_desk(pools, declared, side.pools.limit_w, settings.state_dir, clock, acts)
-    else:
+    elif not scraped:
         found.missing.append("no GPU pools in settings ([[gpu.pools]])")
+    if scraped:
+        from agent.gpu.many import ManyPools
+        from agent.gpu.scraped import ScrapedPools
+
+        exporters = ScrapedPools(scraped, clock)
+        parts: list[tuple[Pools, int]] = [(found.pools, len(declared)), (exporters, len(exporters.declared))]
+        many = ManyPools(parts, [found.fallbacks, None])
+        found.pools, declared = many, (*declared, *exporters.declared)
+        if found.fallbacks is not None:
+            found.fallbacks = many
+        found.work.append(exporters.run)
+    if declared:
+        acting = settings.governor.stage in (Stage.SHED_ONLY, Stage.FULL)
+        found.ai = make_desk(settings.gpu.pools, declared, found.pools, settings.state_dir, clock, acting)
     if settings.asic.inventory is not None:
         from agent.asic.inventory import load_inventory
         from agent.asic.patrol import LockKeeper, Patrol, follow_credentials

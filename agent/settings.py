@@ -116,6 +116,15 @@ class SwitchSettings(CoilSettings):
     carries: Literal["miners_only"]
 
 
+class DcgmSettings(Section):
+    """GPUs read through dcgm-exporters: seen and charged, never limited."""
+
+    urls: tuple[str, ...] = Field(min_length=1, max_length=256)
+    gpus_expected: int = Field(ge=1, le=4096)
+    gpu_max_w: float = Field(default=700.0, gt=0, le=5000)
+    deadline_s: float = Field(default=2.0, gt=0, le=30)
+
+
 class GpuPoolSettings(Section):
     """GPUs of this host that form one AI pool. Powers of the host are watts at the wall."""
 
@@ -123,6 +132,7 @@ class GpuPoolSettings(Section):
     priority: AiPriority = AiPriority.STANDARD
     uuids: tuple[str, ...] = ()  # empty = every GPU that no other pool names
     host_w_per_gpu: float = Field(default=400.0, ge=0, le=5000)
+    dcgm: DcgmSettings | None = None
     commands: CommandsSettings | None = None
     throughput: ThroughputSettings | None = None
 

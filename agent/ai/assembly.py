@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from agent.ai.commands import CommandWorkload
@@ -15,6 +16,7 @@ from agent.ai.levers.requeue import Requeue
 from agent.ai.runner import AiDesk, PoolSide
 from agent.ai.throughput import Throughput
 from agent.ai.workload import Workload
+from agent.backends import Pools
 from agent.settings import GpuPoolSettings
 from gridpivot.clock import Clock
 from gridpivot.curves import AiPool
@@ -26,18 +28,22 @@ METER_S = 10.0  # the pool's power shows that a job is gone after this
 def make_desk(
     settings: Sequence[GpuPoolSettings],
     declared: Sequence[AiPool],
-    limit_w: Callable[[str], float],
+    pools: Pools,
     state_dir: Path,
     clock: Clock,
     acts: bool,
 ) -> AiDesk:
-    """A desk over the pools that exist here. `limit_w` tells what a pool's enforced limits allow now [W at the wall]."""
+    """A desk over the pools that exist here; `pools` reads them in the order of `declared`."""
     by_name = {pool.name: pool for pool in settings}
-    sides = [_side(pool, by_name[pool.name], limit_w, clock) for pool in declared if pool.name in by_name]
+
+    def limit_w(index: int) -> float:
+        return pools.read(clock.now())[index].limit_w
+
+    sides = [_side(pool, by_name[pool.name], partial(limit_w, n), clock) for n, pool in enumerate(declared)]
     return AiDesk(sides, state_dir, clock, acts)
 
 
-def _side(pool: AiPool, own: GpuPoolSettings, limit_w: Callable[[str], float], clock: Clock) -> PoolSide:
+def _side(pool: AiPool, own: GpuPoolSettings, limit_w: Callable[[], float], clock: Clock) -> PoolSide:
     workload, ends_s = workload_of(own, clock)
     levers: dict[LeverName, Lever] = {}
     side = PoolSide(pool.name, pool.priority, levers, workload)
@@ -46,7 +52,8 @@ def _side(pool: AiPool, own: GpuPoolSettings, limit_w: Callable[[str], float], c
         side.cap_w = cap_w
 
     host_w = own.host_w_per_gpu * pool.gpu_count
-    levers[LeverName.POWER_LIMIT] = PowerLimit(pool.name, cap, lambda: limit_w(pool.name), HeldFactor(), host_w)
+    if own.dcgm is None:  # nothing can be limited through an exporter
+        levers[LeverName.POWER_LIMIT] = PowerLimit(pool.name, cap, limit_w, HeldFactor(), host_w)
     if own.throughput is not None:
         side.learner = Learner(pool, host_w, Throughput(own.throughput), clock)
     if workload is not None:

@@ -84,11 +84,6 @@ class NvmlPools:
         self._wanted_w |= shares(self.members[pool], limit_w, self._readings, self._last_limits_w)
         self._wake.set()
 
-    def limit_w(self, pool: str) -> float:
-        """What a pool's enforced limits allow now [W at the wall]; the most it may draw before anything was read."""
-        members = next(m for m in self.members if m.declared.name == pool)
-        return account(members, self._readings, self._last_limits_w, self._read_at_s or 0.0).limit_w
-
     # -- the Fallbacks face ----------------------------------------------------------------------------------------
 
     def hold(self, fallback_w: Sequence[float], now: Instant) -> None:
