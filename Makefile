@@ -40,9 +40,13 @@ chaos: .venv/dev.stamp ## every fault against a real controller (CHAOS_ARGS="--s
 bench-%: .venv/dev.stamp ## bench-governor, -ingest, -metrics, -dispatch, -forecast, -regret, -asic, -nvml, -scan, -link, -ceiling, -emerald: last line is one JSON object
 	@$(PY) tests/bench/bench_$*.py
 
+test-gpu: .venv/dev.stamp ## on a machine with an NVIDIA board: reads, limits with read-back, how long a cap takes; puts limits back
+	@$(PY) tests/bench/bench_nvml.py
+	@$(PY) tests/bench/bench_cap.py
+
 clean: ## remove what was built
 	rm -rf .venv build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help setup chaos demo test lint proto clean
+.PHONY: help setup chaos test-gpu demo test lint proto clean
 .PRECIOUS: .venv/%.stamp

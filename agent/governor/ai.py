@@ -45,8 +45,9 @@ def wishes(state: GovernorState, sensed: Sensed, limits: Sequence[float], orders
         slack_w = state.pools[index].swings.reserve_w(pool.max_w, policy.gpu_slack_ratio)
         steady_w = state.pools[index].swings.steady_w
         if steady_w is not None and demand_w <= HELD_FROM * limit_w:
-            # What limits do not hold back swings inside the reserve: they follow its mean, not its peaks.
-            demand_w = steady_w
+            # What limits do not hold back swings inside the reserve: they follow its mean, not its peaks, and never
+            # fall below what is drawn now, however fast that rose.
+            demand_w = max(steady_w, draw_w - slack_w)
         cap_w = _cap_w(pool, orders.pool_max_w[index])
         want_w = min(pool.max_w, cap_w, max(pool.min_w, demand_w + slack_w))
         result.append(Wish(index, limit_w, want_w, slack_w, cap_w))
