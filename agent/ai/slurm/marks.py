@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from agent.ai.work import OWNER
 from agent.ai.workload import Order, WorkloadRefused
@@ -90,3 +91,8 @@ def read_reservation_name(name: str) -> OurReservation | None:
     """Order, partition and kind of a reservation of ours, None for another's."""
     found = _RESERVATION.fullmatch(name)
     return None if found is None else OurReservation(found[1], found[2], found[3])
+
+
+def clock(unix_s: float) -> str:
+    """A time as Slurm's tools read it; they run with TZ=UTC here."""
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -67,6 +67,7 @@ class JobRecord:
     gpus: int | None
     limit_s: float | None
     start_unix_s: float | None
+    eligible_unix_s: float | None
     end_unix_s: float | None
     deadline_unix_s: float | None
     requeueable: bool
@@ -142,12 +143,6 @@ def partition(text: str) -> Partition:
         raise _bad("scontrol show partition", error) from None
 
 
-def cred_expire_s(text: str) -> int:
-    """Seconds after a requeue before a job may start again, of `scontrol show config` (slurm.conf(5): AuthInfo, 120)."""
-    found = re.search(r"^AuthInfo\s*=.*\bcred_expire=([0-9]{1,6})", text, re.M)
-    return int(found[1]) if found else 120
-
-
 def gpus_in(text: str) -> int | None:
     """GPUs of a gres list such as `gpu:h100:8(IDX:0-7),nvme:1`; None when it names none."""
     counts = []
@@ -206,6 +201,7 @@ def _job(entry: Mapping[str, Any]) -> JobRecord:
         gpus=_job_gpus(entry, node_count),
         limit_s=None if limit_min is None else limit_min * 60.0,
         start_unix_s=_number(entry.get("start_time")) or None,
+        eligible_unix_s=_number(entry.get("eligible_time")) or None,
         end_unix_s=_number(entry.get("end_time")) or None,
         deadline_unix_s=_number(entry.get("deadline")) or None,
         requeueable=bool(entry.get("requeue", False)),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from agent.ai.slurm import parse
 from agent.ai.slurm.calls import Commands
 from agent.ai.slurm.view import Cluster
+
+Look = Callable[[], Awaitable[Cluster]]
 
 
 async def look(commands: Commands, partition: str, unix_clock: Callable[[], float]) -> Cluster:
