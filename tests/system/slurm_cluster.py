@@ -7,6 +7,7 @@ SlurmdTimeout are short, so that tests are.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 import shutil
@@ -111,7 +112,7 @@ class SlurmCluster:
         self._spawn("slurmctld", "slurmctld", "-D")
         for name in NODES:
             self.start_node(name)
-        self.until(lambda: self.tool("sinfo", "-h", "-N", "-p", "train", "-o", "%T").split() == ["idle"] * 4, 20)
+        self.until(self.idle, 20)
 
     def start_node(self, name: str) -> None:
         """Start one slurmd."""
@@ -149,8 +150,13 @@ class SlurmCluster:
         return self.tool("squeue", "-h", "-t", "all", "-j", job_id, "-o", "%T").strip()
 
     def node(self, name: str) -> str:
-        """`STATE REASON` of a node."""
-        return self.tool("sinfo", "-h", "-N", "-n", name, "-p", "train", "-o", "%T %E").strip()
+        """`STATE,FLAGS REASON` of a node. From JSON: without it sinfo of 22.05 may go on saying "mixed" after the last job."""
+        (node,) = (n for n in json.loads(self.tool("sinfo", "--json"))["nodes"] if n["name"] == name)
+        return f"{','.join([node['state'], *node['state_flags']])} {node['reason']}"
+
+    def idle(self) -> bool:
+        """Whether every node answers, is in service and empty."""
+        return all(self.node(name).startswith("idle ") for name in NODES)
 
     def until(self, true: Callable[[], bool], limit_s: float = 15.0) -> float:
         """Wait for something; the seconds that it took."""
@@ -172,10 +178,10 @@ class SlurmCluster:
             if line.startswith("ReservationName="):
                 self.tool("scontrol", "delete", line.split()[0])
         for name in NODES:
-            if "drain" in self.node(name).split()[0]:
+            if "DRAIN" in self.node(name):
                 self.tool("scontrol", "update", f"nodename={name}", "state=undrain")
         self.until(lambda: not self.tool("squeue", "-h").strip())
-        self.until(lambda: all(self.node(name).split()[0] == "idle" for name in NODES))
+        self.until(self.idle)
 
     def stop(self) -> None:
         """End jobs, then daemons, by pid, and remove the directory."""

@@ -6,6 +6,7 @@ who writes "gridpivot is broken" as a reason keeps the node.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -56,7 +57,7 @@ def mark_of(order: Order, partition: str) -> Mark:
             LeverOutcome.FAILED,
             f"order {order.order_id!r} cannot stand in a Slurm name: use letters, digits, '_', '.', '-', 64 at most",
         )
-    return Mark(order.order_id, int(order.until_unix_s), partition)
+    return Mark(order.order_id, math.ceil(order.until_unix_s), partition)
 
 
 def read_mark(text: str) -> Mark | None:

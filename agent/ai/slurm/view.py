@@ -22,6 +22,10 @@ class Cluster:
     reservations: tuple[Reservation, ...]
     partition: Partition
 
+    def running(self) -> tuple[Reservation, ...]:
+        """Reservations in force. Slurm says ACTIVE for some seconds after the end, when it holds nothing any more."""
+        return tuple(r for r in self.reservations if r.active and r.end_unix_s > self.unix_s)
+
     def members(self) -> dict[str, NodeRecord]:
         """Nodes of the partition by name."""
         return {node.name: node for node in self.nodes if self.partition.name in node.partitions}
@@ -38,11 +42,10 @@ def pool_work(cluster: Cluster, settings: SlurmSettings, read_at_s: float) -> Po
     nodes = tuple(_node(node, holders.get(node.name, ()), settings) for node in members.values())
     closed = {
         node
-        for reservation in cluster.reservations
+        for reservation in cluster.running()
         if (ours := read_reservation_name(reservation.name)) is not None
         and ours.kind == ADMISSION
         and ours.partition == settings.partition
-        and reservation.active
         for node in reservation.nodes
     }
     return PoolWork(
@@ -120,8 +123,8 @@ def others_reservations(cluster: Cluster) -> dict[str, str]:
     """By node: the name of a running reservation that somebody else made."""
     return {
         node: reservation.name
-        for reservation in cluster.reservations
-        if reservation.active and read_reservation_name(reservation.name) is None
+        for reservation in cluster.running()
+        if read_reservation_name(reservation.name) is None
         for node in reservation.nodes
     }
 
@@ -129,8 +132,8 @@ def others_reservations(cluster: Cluster) -> dict[str, str]:
 def _holders(cluster: Cluster) -> Mapping[str, tuple[str, ...]]:
     """By node: running reservations on it, others' first."""
     holders: dict[str, list[str]] = {}
-    for reservation in sorted(cluster.reservations, key=lambda r: read_reservation_name(r.name) is not None):
-        for node in reservation.nodes if reservation.active else ():
+    for reservation in sorted(cluster.running(), key=lambda r: read_reservation_name(r.name) is not None):
+        for node in reservation.nodes:
             holders.setdefault(node, []).append(reservation.name)
     return {node: tuple(names) for node, names in holders.items()}
 
