@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 NODES = ("gpu1", "gpu2", "gpu3", "gpu4")
 TOOLS = ("slurmctld", "slurmd", "sinfo", "squeue", "scontrol", "scancel", "sbatch")
 KILL_WAIT_S = 3
@@ -196,7 +198,15 @@ class SlurmCluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(5)
+        self._end_what_is_left()
         shutil.rmtree(self.root, ignore_errors=True)
+
+    def _end_what_is_left(self) -> None:
+        """Job steps outlive their slurmd; they are known by this cluster's own configuration in their environment."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("SLURM_CONF") == str(self.conf):
+                    process.kill()
 
     def _spawn(self, name: str, *words: str) -> None:
         with (self.root / f"{name}.log").open("ab") as log:

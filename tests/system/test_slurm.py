@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +18,7 @@ from agent.ai.slurm.pool import SlurmPool
 from agent.ai.slurm.settings import SlurmSettings
 from agent.ai.workload import Order, Step, WorkloadRefused
 from gridpivot.vocabulary import AiPriority, LeverOutcome
-from tests.conftest import missing
+from tests.conftest import ROOT, missing
 from tests.system.slurm_cluster import NODES, SlurmCluster, absent
 
 pytestmark = pytest.mark.system
@@ -115,12 +119,7 @@ async def test_four_nodes_are_drained_saved_requeued_and_come_back(cluster: Slur
         cluster.tool("scancel", "--signal=USR1", "--full", job)
     cluster.tool("scontrol", "requeuehold", *jobs)
     cluster.until(lambda: all(cluster.state(job) == "PENDING" for job in jobs))
-    took["by hand off"] = time.monotonic() - began
-    began = time.monotonic()
-    cluster.tool("scontrol", "update", f"nodename={','.join(NODES)}", "state=undrain")
-    cluster.tool("scontrol", "release", *jobs)
-    cluster.until(lambda: all(cluster.state(job) == "RUNNING" for job in jobs))
-    took["by hand back"] = time.monotonic() - began
+    took["off by hand"] = time.monotonic() - began
     print("seconds:", ", ".join(f"{name} {seconds:.2f}" for name, seconds in took.items()))
 
 
@@ -294,3 +293,20 @@ async def test_admission_closes_only_nodes_that_guaranteed_work_cannot_use(clust
     assert outcomes(await spot.release(None)) == {"spot": DONE}
     cluster.until(lambda: cluster.state(waiting) == "RUNNING")
     assert outcomes(await pool(cluster, "urgent").close_admission(order())) == {"urgent": LeverOutcome.BLOCKED}
+
+
+def test_the_pages_example_runs(cluster: SlurmCluster) -> None:
+    job = running(cluster, WORK, "-n1", "--gpus=2", "-w", "gpu2")
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "slurm.md").read_text(), re.DOTALL)
+    environment = {**os.environ, "SLURM_CONF": str(cluster.conf)}
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "gpu2 2/8 GPUs busy in service" in done.stdout and f"{job} standard 2 GPUs on gpu2" in done.stdout

@@ -81,8 +81,8 @@ class Commands:
 
     async def _run(self, tool: str, *words: str) -> tuple[int, str, str]:
         path = tool if self._settings.bin_dir is None else str(self._settings.bin_dir / tool)
-        try:
-            process = await asyncio.create_subprocess_exec(
+        spawned = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
                 path,
                 *words,
                 env=self._environment,
@@ -91,6 +91,13 @@ class Commands:
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,
             )
+        )
+        try:
+            process = await asyncio.shield(spawned)
+        except asyncio.CancelledError:  # it may have been born already
+            with contextlib.suppress(OSError, ValueError):
+                await _end(await spawned)
+            raise
         except (OSError, ValueError) as error:
             raise WorkloadRefused(
                 LeverOutcome.FAILED,
@@ -119,7 +126,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(1.0):
-            await process.wait()
+            await process.communicate()  # to the end of its pipes, which close their transports
 
 
 def _line(text: str) -> str:

@@ -21,7 +21,7 @@ from agent.ai.slurm.view import Cluster, checkpoints, class_of
 from agent.ai.workload import Order, Step
 from gridpivot.vocabulary import AiPriority, LeverOutcome
 
-BEAT_S = 0.25
+FIRST_BEAT_S, LAST_BEAT_S = 0.1, 2.0
 _SCOPES: Mapping[str, tuple[str, ...]] = {"full": ("--full",), "batch": ("--batch",), "steps": ()}
 
 
@@ -94,7 +94,7 @@ class Checkpoints:
     async def _wait(self, steps: dict[str, Step | None], before: Mapping[str, Trace], wait_s: float) -> None:
         """Fill in the steps that are None. Evidence is a change that stands still for two looks: written to its end."""
         loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + wait_s
+        deadline_s, beat_s = loop.time() + wait_s, FIRST_BEAT_S
         last: Mapping[str, Trace] = {}
         while waiting := [job_id for job_id, step in steps.items() if step is None]:
             cluster = await self._look()
@@ -111,7 +111,8 @@ class Checkpoints:
                     steps[job_id] = Step(job_id, LeverOutcome.IGNORED, f"signalled, {why} within {wait_s:g} s")
             last = traces or {}
             if any(step is None for step in steps.values()):
-                await asyncio.sleep(BEAT_S)
+                await asyncio.sleep(beat_s)
+                beat_s = min(LAST_BEAT_S, 1.5 * beat_s)
 
     async def _traces(self, jobs: Sequence[JobRecord]) -> Mapping[str, Trace] | None:
         """By job; None when the file system did not answer within the deadline."""

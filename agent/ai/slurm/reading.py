@@ -30,6 +30,11 @@ async def look(commands: Commands, partition: str, unix_clock: Callable[[], floa
         for task in asked:
             task.cancel()
         await asyncio.gather(*asked, return_exceptions=True)
+    return await asyncio.to_thread(_cluster, unix_s, nodes, jobs, reservations, shown)
+
+
+def _cluster(unix_s: float, nodes: str, jobs: str, reservations: str, shown: str) -> Cluster:
+    """In a thread: a queue of ten thousand jobs is tens of megabytes of JSON."""
     return Cluster(
         unix_s, parse.nodes(nodes), parse.jobs(jobs), parse.reservations(reservations), parse.partition(shown)
     )

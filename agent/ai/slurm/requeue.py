@@ -20,7 +20,7 @@ from agent.ai.slurm.view import Cluster, class_of, deferred_by
 from agent.ai.workload import Order, Step
 from gridpivot.vocabulary import AiPriority, LeverOutcome
 
-BEAT_S = 0.5
+FIRST_BEAT_S, LAST_BEAT_S = 0.1, 2.0  # between looks: soon at first, then kind to slurmctld
 AT_ONCE = 8  # commands beside each other: slurmctld takes one lock for all of them
 
 
@@ -43,7 +43,7 @@ class Requeues:
         begun = await asyncio.gather(*(self._begin(cluster.job(job_id), job_id, mark) for job_id in wanted))
         steps: dict[str, Step | None] = dict(zip(wanted, begun, strict=True))
         loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + self._settings.requeue_wait_s
+        deadline_s, beat_s = loop.time() + self._settings.requeue_wait_s, FIRST_BEAT_S
         while any(step is None for step in steps.values()):
             cluster = await self._look()
             late = loop.time() >= deadline_s
@@ -53,7 +53,8 @@ class Requeues:
             )
             steps.update(zip(under_way, found, strict=True))
             if any(step is None for step in found):
-                await asyncio.sleep(BEAT_S)
+                await asyncio.sleep(beat_s)
+                beat_s = min(LAST_BEAT_S, 1.5 * beat_s)
         return tuple(step for step in steps.values() if step is not None)
 
     async def release(self, cluster: Cluster, order_id: str | None) -> tuple[Step, ...]:

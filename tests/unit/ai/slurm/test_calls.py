@@ -42,7 +42,10 @@ async def test_cancelled_call_leaves_no_process(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "begun")
     tool(tmp_path, "sinfo", f"echo $$ > {tmp_path}/begun; sleep 300")
     call = asyncio.create_task(Commands(settings(tmp_path)).ask("sinfo"))
-    pid = int((await asyncio.to_thread((tmp_path / "begun").read_text)).strip())
+    begun = asyncio.create_task(asyncio.to_thread((tmp_path / "begun").read_text))
+    await asyncio.wait({call, begun}, return_when=asyncio.FIRST_COMPLETED)
+    assert not call.done(), call.exception()
+    pid = int(begun.result())
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -23,7 +25,9 @@ from agent.ai.slurm.marks import (
 from agent.ai.slurm.settings import SlurmSettings
 from agent.ai.slurm.view import Cluster, class_of, pool_work
 from agent.ai.workload import Order, WorkloadRefused
+from gridpivot.settings import load
 from gridpivot.vocabulary import AiPriority
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.unit
 
@@ -125,3 +129,10 @@ def test_evidence_pattern_takes_nothing_from_names(cluster: Cluster) -> None:
 def test_evidence_that_no_job_owns_is_a_settings_error(given_: str) -> None:
     with pytest.raises(ValueError, match="absolute path"):
         SlurmSettings(partition="train", checkpoint_evidence=given_)
+
+
+def test_the_pages_settings_load(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "slurm.md").read_text(), re.DOTALL)
+    path = tmp_path / "slurm.toml"
+    path.write_text(example)
+    assert load(SlurmSettings, path, "GRIDPIVOT_TEST").priority is AiPriority.STANDARD
