@@ -1,8 +1,17 @@
 #!/usr/bin/env bash
-# Debian packages that some tests need on CI: Prometheus with promtool, systemd-analyze. Users' machines without them skip those tests.
+# Debian packages that some tests need on CI: Prometheus with promtool, systemd-analyze, Slurm's daemons and tools. Users' machines without
+# them skip those tests.
 set -euo pipefail
-command -v promtool >/dev/null && command -v systemd-analyze >/dev/null && exit 0
-command -v apt-get >/dev/null || { echo "no apt-get here: install prometheus (with promtool) and systemd by hand" >&2; exit 0; }
+PATH="$PATH:/usr/sbin:/sbin"
+packages=()
+command -v promtool >/dev/null || packages+=(prometheus)
+command -v systemd-analyze >/dev/null || packages+=(systemd)
+command -v slurmctld >/dev/null || packages+=(slurmctld)
+command -v slurmd >/dev/null || packages+=(slurmd)
+command -v sinfo >/dev/null && command -v sbatch >/dev/null || packages+=(slurm-client)
+[ -n "$(find /usr/lib -path '*slurm*/auth_none.so' -print -quit 2>/dev/null)" ] || packages+=(slurm-wlm-basic-plugins)
+[ ${#packages[@]} -eq 0 ] && exit 0
+command -v apt-get >/dev/null || { echo "no apt-get here: install by hand: ${packages[*]}" >&2; exit 0; }
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
-apt-get install -qq -y --no-install-recommends prometheus systemd
+apt-get install -qq -y --no-install-recommends "${packages[@]}"
