@@ -9,6 +9,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from agent.ai.commands import CommandsSettings
+from agent.ai.slurm.settings import SlurmSettings
 from agent.ai.throughput import ThroughputSettings
 from agent.asic.settings import AsicSettings
 from agent.coils import CoilSettings
@@ -133,8 +134,15 @@ class GpuPoolSettings(Section):
     uuids: tuple[str, ...] = ()  # empty = every GPU that no other pool names
     host_w_per_gpu: float = Field(default=400.0, ge=0, le=5000)
     dcgm: DcgmSettings | None = None
+    slurm: SlurmSettings | None = None
     commands: CommandsSettings | None = None
     throughput: ThroughputSettings | None = None
+
+    @model_validator(mode="after")
+    def _one_manager(self) -> Self:
+        if self.slurm is not None and self.commands is not None:
+            raise ValueError("give one of slurm and commands: a pool has one workload manager")
+        return self
 
 
 class GpuSettings(Section):

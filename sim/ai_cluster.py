@@ -135,7 +135,8 @@ class SimCluster:
         )
         waiting = (Waiting(self.priority, None, None, None),)
         ours = self.closed_by.startswith("gridpivot")
-        return PoolWork(now_s, nodes, jobs, waiting, not self.closed_by, ours)
+        held = tuple(job.job_id for job in self.jobs if not job.running and self._is_held(job.job_id))
+        return PoolWork(now_s, nodes, jobs, waiting, not self.closed_by, ours, held)
 
     async def hold(self, nodes: Sequence[str], order: Order) -> tuple[Step, ...]:
         """Owned, and until the order ends."""

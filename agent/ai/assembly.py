@@ -14,6 +14,7 @@ from agent.ai.levers.hold import Admission, ParkIdle
 from agent.ai.levers.limit import PowerLimit
 from agent.ai.levers.requeue import Requeue
 from agent.ai.runner import AiDesk, PoolSide
+from agent.ai.slurm.pool import SlurmPool
 from agent.ai.throughput import Throughput
 from agent.ai.workload import Workload
 from agent.backends import Pools
@@ -65,6 +66,8 @@ def _side(pool: AiPool, own: GpuPoolSettings, limit_w: Callable[[], float], cloc
 
 def workload_of(own: GpuPoolSettings, clock: Clock) -> tuple[Workload | None, float]:
     """The pool's workload manager, and within how many seconds it ends a job [s]."""
+    if own.slurm is not None:
+        return SlurmPool(own.slurm), own.slurm.requeue_wait_s
     if own.commands is not None:
         return CommandWorkload(own.commands, clock), own.commands.ends_within_s
     return None, 0.0

@@ -147,8 +147,10 @@ class CommandWorkload:
 
     async def requeue(self, jobs: Sequence[str], order: Order) -> tuple[Step, ...]:
         """`pause ORDER UNTIL job ID...`; guaranteed work is refused here, whoever asks."""
-        running = {j.job_id: j for j in work_of(await self._status(), 0.0).jobs}
-        may = [j for j in jobs if j in running and running[j].priority is not AiPriority.GUARANTEED]
+        before = await self._status()
+        running = {j.job_id: j for j in work_of(before, 0.0).jobs}
+        paused = {p.id for p in before.paused if p.held_by == order.mark}  # asked for again: to wait for longer
+        may = [j for j in jobs if j in paused or (j in running and running[j].priority is not AiPriority.GUARANTEED)]
         if may:
             await self._act(self._settings.pause, order.mark, f"{order.until_unix_s:.0f}", "job", *may)
         after = {j.id for j in (await self._status()).jobs}
@@ -156,7 +158,7 @@ class CommandWorkload:
         for job in jobs:
             if job in running and job not in may:
                 steps.append(Step(job, LeverOutcome.UNSUPPORTED, "guaranteed work is not taken off"))
-            elif job not in running:
+            elif job not in running and job not in paused:
                 steps.append(Step(job, LeverOutcome.GONE))
             else:
                 steps.append(Step(job, LeverOutcome.UNDER_WAY if job in after else LeverOutcome.DONE))

@@ -70,8 +70,9 @@ class Requeue:
         saving = [job.job_id for job in jobs if job.checkpoints]
         if saving:
             steps += await self.workload.checkpoint(saving, order)
-        if jobs:
-            steps += await self.workload.requeue([job.job_id for job in jobs], order)
+        waiting = [job for job in promise.subjects if job in work.suspended]  # a renewal: they are to wait for longer
+        if jobs or waiting:
+            steps += await self.workload.requeue([*(job.job_id for job in jobs), *waiting], order)
         return Report(self.name, tuple(steps))
 
     async def verify(self, order: Order, promise: Promise) -> Report:

@@ -38,6 +38,7 @@ async def passes(world: World) -> None:
     await release_gives_back_what_is_ours_alone(world)
     await what_is_past_its_end_is_given_back(world)
     await requeue_is_done_once_and_read_back(world)
+    await what_waits_can_be_made_to_wait_for_longer(world)
     await guaranteed_work_is_never_taken_off(world)
     await admission_is_closed_and_opened(world)
     await what_is_gone_is_told(world)
@@ -86,11 +87,24 @@ async def requeue_is_done_once_and_read_back(world: World) -> None:
     assert world.spot_job in {job.job_id for job in (await world.workload.observe(0.0)).jobs}
 
 
+async def what_waits_can_be_made_to_wait_for_longer(world: World) -> None:
+    await world.workload.requeue([world.spot_job], order(world, "k7", 20.0))
+    await world.settle()
+    assert world.spot_job in (await world.workload.observe(0.0)).suspended
+    await world.workload.requeue([world.spot_job], order(world, "k7", 600.0))
+    await world.pass_time(25.0)
+    work = await world.workload.observe(0.0)
+    assert world.spot_job in work.suspended and world.spot_job not in {job.job_id for job in work.jobs}
+    await world.workload.release("k7")
+    await world.settle()
+    assert world.spot_job in {job.job_id for job in (await world.workload.observe(0.0)).jobs}
+
+
 async def guaranteed_work_is_never_taken_off(world: World) -> None:
     jobs = {job.job_id: job for job in (await world.workload.observe(0.0)).jobs}
     assert jobs[world.guaranteed_job].priority is AiPriority.GUARANTEED
     steps = await world.workload.requeue([world.guaranteed_job], order(world, "k4"))
-    assert [s.outcome for s in steps] == [LeverOutcome.UNSUPPORTED]
+    assert all(s.outcome in (LeverOutcome.UNSUPPORTED, LeverOutcome.BLOCKED) for s in steps) and steps
     await world.settle()
     assert world.guaranteed_job in {job.job_id for job in (await world.workload.observe(0.0)).jobs}
     await world.workload.release("k4")
