@@ -126,9 +126,9 @@ async def test_four_nodes_are_drained_saved_requeued_and_come_back(cluster: Slur
 async def test_two_calls_do_what_one_does(cluster: SlurmCluster) -> None:
     train, now = pool(cluster), order()
     job = running(cluster, saves(cluster), "-N1", "--gpus-per-node=8", "--comment=checkpoint", "-w", "gpu3")
-    for _ in range(2):
+    for saved in (DONE, LeverOutcome.GONE):  # the second time it does not run any more
         assert outcomes(await train.hold(["gpu3"], now)) == {"gpu3": DONE}
-        assert outcomes(await train.checkpoint([job], now)) == {job: DONE} or cluster.state(job) == "PENDING"
+        assert outcomes(await train.checkpoint([job], now)) == {job: saved}
         assert outcomes(await train.requeue([job], now)) == {job: DONE}
     assert outcomes(await train.release(None)) == {"gpu3": DONE, job: DONE}
     assert await train.release(None) == ()
@@ -203,14 +203,13 @@ async def test_node_that_vanishes_mid_drain(cluster: SlurmCluster) -> None:
     assert outcomes(await train.hold(["gpu3", "gpu4"], now)) == {"gpu3": DONE, "gpu4": DONE}
     cluster.kill_node("gpu4")
     try:
-        lost_s = cluster.until(
-            lambda: cluster.node("gpu4").startswith("down") or "NOT_RESPONDING" in cluster.node("gpu4")
-        )
+        lost_s = cluster.until(lambda: "NOT_RESPONDING" in cluster.node("gpu4"), 30)
         work = await train.observe(1.0)
         lost = next(node for node in work.nodes if node.name == "gpu4")
         assert not lost.answers and lost.held and not lost.idle
         assert outcomes(await train.hold(["gpu3", "gpu4"], now)) == {"gpu3": DONE, "gpu4": LeverOutcome.GONE}
-        assert outcomes(await train.requeue([job], now))[job] in (DONE, LeverOutcome.UNDER_WAY, LeverOutcome.GONE)
+        steps = outcomes(await train.requeue([job], now))  # whether it ended there, nobody can tell yet
+        assert steps == {job: LeverOutcome.UNDER_WAY}
         released = outcomes(await train.release(now.order_id))
         assert released["gpu3"] is DONE and released["gpu4"] is DONE
     finally:
