@@ -13,6 +13,7 @@ from http import HTTPStatus
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
+from agent.ai.exporter import ai_metrics
 from agent.backends import Miners
 from agent.energy_metrics import energy_families
 from agent.exposition import DeviceSeries
@@ -68,6 +69,8 @@ class AgentExporter:
         yield from self._counters()
         yield from self._host_series()
         yield from gpu_metrics(agent.hardware.pools)
+        if agent.hardware.ai is not None:
+            yield from ai_metrics(agent.hardware.ai)
 
     def _power(self) -> Iterator[Metric]:
         actions, orders = self._agent.actions, self._agent.orders

@@ -46,7 +46,7 @@ from gridpivot.link.codec import KIND_OF, encode_payload
 from gridpivot.link.lanes import Lane
 from gridpivot.v1 import plan_pb2, telemetry_pb2
 from gridpivot.v1 import session_pb2 as wire
-from gridpivot.vocabulary import EventKind, Mode, PlanState, Reason, Rung, Stage
+from gridpivot.vocabulary import EventKind, MeterTrust, Mode, PlanState, Reason, Rung, Stage
 
 log = structlog.get_logger("agent.site")
 
@@ -307,7 +307,11 @@ class SiteAgent:
     def _tell_desk(self, desk: AiDesk, orders: Orders, actions: Actions) -> None:
         """What each pool draws and should draw at most; what mining cannot cover is asked of AI."""
         pools, readings = self.inventory.pools, self.pool_readings
-        wanted = targets(pools, readings, orders, actions.picture.shed_short_w)
+        picture = actions.picture
+        desk.acts = self.policy.stage in (Stage.SHED_ONLY, Stage.FULL)
+        may_raise = orders.may_raise and self.policy.stage is Stage.FULL and picture.meter_trust is MeterTrust.TRUSTED
+        cover_w = max(0.0, picture.room_w) + picture.mining_w
+        wanted = targets(pools, readings, orders, picture.shed_short_w)
         for pool, reading, target in zip(pools, readings, wanted, strict=True):
             power = PoolPower(
                 reading.read_at_s,
@@ -318,7 +322,7 @@ class SiteAgent:
                 pool.gpu_count,
                 held=reading.held,
             )
-            desk.see(pool.name, power, target.target_w, target.forced)
+            desk.see(pool.name, power, target.target_w, target.forced, may_raise, cover_w)
 
     def _switch(self, actions: Actions) -> None:
         """Fans as wanted; circuits opened, once, and never closed."""

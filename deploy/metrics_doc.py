@@ -17,6 +17,13 @@ from typing import Any, cast
 import grpc
 from prometheus_client import Metric
 
+from agent.ai.commands import CommandsSettings, CommandWorkload
+from agent.ai.desk import Pull, PullState
+from agent.ai.learner import Learner
+from agent.ai.lever import Promise
+from agent.ai.runner import AiDesk, PoolSide
+from agent.ai.throughput import Throughput, ThroughputOutcome, ThroughputSettings
+from agent.ai.work import PoolWork, Waiting
 from agent.asic.inventory import ClassEntry, DeviceRow, InventoryFile, build_inventory
 from agent.asic.poller import AsicPoller
 from agent.asic.settings import AsicSettings
@@ -39,6 +46,8 @@ from controller.operations import Operations
 from controller.planner import PlanLoop
 from controller.store.store import Store
 from gridpivot.clock import Instant, SystemClock
+from gridpivot.curves import AiPool
+from gridpivot.vocabulary import LeverName, LeverOutcome
 from sim.fleet import inventory_of, policy_of, site_specs, truth_of
 from sim.virtual import VirtualSite
 
@@ -139,7 +148,14 @@ async def agent_rows(directory: Path) -> list[Row]:
     world = VirtualSite(inventory, truth_of(spec, 1.0), began.monotonic_s)
     world.settle()
     agent = SiteAgent(
-        spec.name, policy_of(spec), inventory, Hardware(world, world, world), None, {}, directory / "agent", clock
+        spec.name,
+        policy_of(spec),
+        inventory,
+        Hardware(world, world, world, ai=_desk(inventory.pools[0], directory, clock)),
+        None,
+        {},
+        directory / "agent",
+        clock,
     )
     agent.uplink = Uplink(
         UplinkTarget("127.0.0.1:1", grpc.local_channel_credentials(), spec.name),
@@ -165,6 +181,20 @@ async def agent_rows(directory: Path) -> list[Row]:
         return list(rows_of(exporter.collect()))
     finally:
         agent.uplink.spool.close()
+
+
+def _desk(pool: AiPool, directory: Path, clock: SystemClock) -> AiDesk:
+    """A desk with a lever in force and everything known."""
+    query = Throughput(ThroughputSettings(prometheus_url="http://127.0.0.1:1", query="up"))
+    query.outcomes[ThroughputOutcome.OK] = 1
+    workload = CommandWorkload(CommandsSettings(status=("true",), pause=("true",), resume=("true",)), clock)
+    side = PoolSide(pool.name, pool.priority, {}, workload, Learner(pool, 0.0, query, clock))
+    side.work = PoolWork(0.0, (), (), (Waiting(pool.priority, 1.0, 1.0, 1.0),))
+    desk = AiDesk([side], directory, clock)
+    promise = Promise(LeverName.REQUEUE, 1.0, 1.0, 1.0, subjects=("1",))
+    desk.desks[pool.name].pulls = [Pull("1", LeverName.REQUEUE, promise, 0.0, 1.0, PullState.KEPT)]
+    desk.outcomes[LeverName.REQUEUE, LeverOutcome.DONE] = 1
+    return desk
 
 
 def _poller() -> AsicPoller:

@@ -20,6 +20,7 @@ DELIVERED_RATIO = 0.95  # of a promise: so much on the meter, and it is kept
 NOISE_RATIO = 0.005  # of the pool's power: so little missing is the meter's noise and the work's own
 BEFORE_S, AFTER_S = 10.0, 4.0  # power before a pull and after it are means over so long
 RETRY_S = 300.0  # a lever that brought nothing is tried again after this
+COVER_RATIO = 1.2
 RESTORE_AFTER_S = 60.0  # room must last before anything is given back
 RESTORE_EVERY_S = 30.0  # between two restores of a pool
 MARGIN_S = 10.0  # a shortfall is told at most this long after the promise's time is up
@@ -71,6 +72,8 @@ class PoolNeed:
     power: PoolPower
     forced: bool = False  # mining cannot cover it: guaranteed work may be capped
     promises: Mapping[LeverName, Promise] = field(default_factory=dict)  # what each lever would bring for what is asked
+    may_raise: bool = True  # False: nothing is given back (no durable plan, a hold by hand, a stage that only sheds)
+    cover_w: float | None = None  # room at the site and mining that could make more; None = not known here
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +237,8 @@ def _restore(desk: PoolDesk, need: PoolNeed, now_s: float) -> Act | None:
     comes_back_w = max(pull.delivered_w, 0.0)
     power_w = need.power.power_w
     room = need.target_w is None or (power_w is not None and need.target_w - power_w >= comes_back_w)
+    # What mining could not cover when it was taken, it has to be able to cover when it comes back.
+    room = room and need.may_raise and (need.cover_w is None or need.cover_w >= COVER_RATIO * comes_back_w)
     if not room:
         desk.room_since_s = None
         return None

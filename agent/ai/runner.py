@@ -52,6 +52,8 @@ class PoolSide:
     cap_w: float | None = None
     target_w: float | None = None
     forced: bool = False
+    may_raise: bool = True
+    cover_w: float | None = None
     power: PoolPower | None = None
     renewed_s: dict[str, float] = field(default_factory=dict)
     verified_s: float = float("-inf")
@@ -79,11 +81,20 @@ class AiDesk:
         """Most that the governor may give a pool now [W at the wall], where a lever asks for that."""
         return {name: side.cap_w for name, side in self.sides.items() if side.cap_w is not None}
 
-    def see(self, pool: str, power: PoolPower, target_w: float | None, forced: bool) -> None:
-        """What a pool draws and what it should draw at most, from this tick on."""
+    def see(
+        self,
+        pool: str,
+        power: PoolPower,
+        target_w: float | None,
+        forced: bool,
+        may_raise: bool = True,
+        cover_w: float | None = None,
+    ) -> None:
+        """What a pool draws and should draw at most, whether anything may be given back, and what could cover it [W]."""
         side = self.sides.get(pool)
         if side is not None:
             side.power, side.target_w, side.forced = power, target_w, forced
+            side.may_raise, side.cover_w = may_raise, cover_w
             if side.learner is not None:
                 side.learner.see(power, power.held, side.work)
 
@@ -118,17 +129,24 @@ class AiDesk:
         act = None
         if self.acts and side.power is not None:
             need = PoolNeed(
-                side.name, side.priority, side.target_w, side.power, side.forced, self.promises(side, now_s)
+                side.name,
+                side.priority,
+                side.target_w,
+                side.power,
+                side.forced,
+                self.promises(side, now_s),
+                side.may_raise,
+                side.cover_w,
             )
             acts = decide(self.desks, [need], now_s, self._prefix)
             act = acts[0] if acts else None
         if act is not None:
             return self._do(side, act, say)
-        pull = desk.open
+        pull = desk.open if self.acts else None
         if pull is not None and now_s - side.verified_s >= VERIFY_S:
             side.verified_s = now_s
             return self._verify(side, pull)
-        for pull in desk.pulls:
+        for pull in desk.pulls if self.acts else ():
             if now_s - side.renewed_s.get(pull.order_id, pull.began_s) >= ORDER_S / 2:
                 side.renewed_s[pull.order_id] = now_s
                 again = Act(side.name, pull.order_id, pull.lever, pull.promise)
@@ -179,8 +197,10 @@ class AiDesk:
         note(desk, act.order_id, report, self._clock.now().monotonic_s)
         side.looked_s = float("-inf")
 
-    async def _ask(self, asking: Coroutine[None, None, Report], lever: LeverName, act: Act) -> Report:
-        """One conversation with a lever; what it refuses is an outcome."""
+    async def _ask(
+        self, asking: Coroutine[None, None, Report], lever: LeverName, act: Act, looking: bool = False
+    ) -> Report:
+        """One conversation with a lever; what it refuses is an outcome. A look that finds nothing bad is not worth a line."""
         try:
             async with asyncio.timeout(CALL_DEADLINE_S):
                 report = await asking
@@ -189,6 +209,8 @@ class AiDesk:
         except TimeoutError:
             report = Report(lever, (Step(act.pool, LeverOutcome.SLOW, f"no answer in {CALL_DEADLINE_S:.0f} s"),))
         bad = [f"{s.subject} {s.outcome} {s.detail}".strip() for s in report.steps if s.outcome not in _FINE]
+        if looking and not bad:
+            return report
         (log.warning if bad else log.info)(
             "lever",
             pool=act.pool,
@@ -207,7 +229,7 @@ class AiDesk:
         order = Order(pull.order_id, "", self._clock.now().unix_s + ORDER_S)
         act = Act(side.name, pull.order_id, pull.lever, pull.promise, pull.state is PullState.RESTORING)
         asking = lever.restore(order) if act.restore else lever.verify(order, pull.promise)
-        note(desk, pull.order_id, await self._ask(asking, pull.lever, act), self._clock.now().monotonic_s)
+        note(desk, pull.order_id, await self._ask(asking, pull.lever, act, looking=True), self._clock.now().monotonic_s)
 
     # ---- telling and keeping ----------------------------------------------------------------------------------------
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
-from agent.ai.desk import PullState
+from agent.ai.desk import PoolNeed, PullState, decide
 from gridpivot.clock import Instant
 from gridpivot.vocabulary import AiPriority, LeverName
 from sim.ai_cluster import SimCluster, SimJob, SimNode
@@ -114,6 +115,24 @@ def test_all_of_it_is_given_back_when_there_is_room_and_not_before() -> None:
     assert not desk.desk.pulls
     assert power_w[-1] == pytest.approx(full_w, rel=0.01)
     assert not desk.cluster.orders and not any(node.held_by for node in desk.cluster.nodes)
+
+
+def need(desk: VirtualDesk, **more: Any) -> PoolNeed:
+    """The pool as it stands, with nothing asked of it."""
+    return PoolNeed("train", AiPriority.SPOT, None, desk.power(), **more)
+
+
+@pytest.mark.parametrize("why", [{"may_raise": False}, {"cover_w": 1.0}])
+def test_nothing_is_given_back_while_nothing_may_rise_or_mining_could_not_cover_it(why: dict[str, Any]) -> None:
+    desk = VirtualDesk("train", cluster(AiPriority.SPOT))
+    full_w = run(desk, 30)[-1]
+    desk.target_w = 0.3 * full_w
+    run(desk, 300)
+    desks, now_s = {"train": desk.desk}, desk.clock.now().monotonic_s
+    for second in range(200):
+        assert not decide(desks, [need(desk, **why)], now_s + second, "x")
+    acts = [decide(desks, [need(desk, cover_w=1e9)], now_s + 200 + second, "x") for second in range(100)]
+    assert any(act and act[0].restore for act in acts)
 
 
 def test_restores_come_one_after_the_other() -> None:

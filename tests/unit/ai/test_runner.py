@@ -154,3 +154,18 @@ def test_damaged_file_of_pulls_is_set_aside(file: Path, tmp_path: Path) -> None:
     site = Site(file, tmp_path)
     assert not site.desk.desks["training"].pulls
     assert (tmp_path / "ai-pulls.json.damaged").exists()
+
+
+def test_stage_that_only_watches_sends_nothing_for_what_an_earlier_process_held(file: Path, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with Site(file, tmp_path).running() as site:
+            await site.until(lambda: site.side.work is not None)
+            site.target_w = 6_000.0
+            await site.until(lambda: "requeue" in (tmp_path / "ai-pulls.json").read_text())
+        held = json.loads(file.read_text())
+        async with Site(file, tmp_path, acts=False).running() as after:
+            began_s = after.clock.now().monotonic_s
+            await after.until(lambda: after.clock.now().monotonic_s > began_s + 120.0)
+        assert json.loads(file.read_text()) == held
+
+    asyncio.run(story())
