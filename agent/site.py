@@ -16,10 +16,10 @@ import numpy as np
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from agent.ai.lever import PoolPower
 from agent.ai.reports import add_levers
 from agent.ai.runner import AiDesk
-from agent.ai.targets import capped, targets
+from agent.ai.site_side import AiSide
+from agent.ai.targets import capped
 from agent.backends import Coils, Fallbacks, Meter, Miners, PoolReading, Pools, RowArray, SiteInventory
 from agent.by_hand import ByHand
 from agent.commissioner import Commissioner
@@ -46,7 +46,7 @@ from gridpivot.link.codec import KIND_OF, encode_payload
 from gridpivot.link.lanes import Lane
 from gridpivot.v1 import plan_pb2, telemetry_pb2
 from gridpivot.v1 import session_pb2 as wire
-from gridpivot.vocabulary import EventKind, MeterTrust, Mode, PlanState, Reason, Rung, Stage
+from gridpivot.vocabulary import EventKind, Mode, PlanState, Reason, Rung, Stage
 
 log = structlog.get_logger("agent.site")
 
@@ -145,6 +145,7 @@ class SiteAgent:
         self._fallback_rise = [SlowRise() for _ in inventory.pools]
         self._notices = Notices(lambda kind, message, figures=None: self.say(kind, message, figures))
         self._quiet = False
+        self._ai = AiSide(inventory.pools)
         self._next_devices_s = float("inf")
         self.device_beat = DeviceBeat(beats.devices_s)
 
@@ -256,7 +257,7 @@ class SiteAgent:
         self._switch(actions)
         self._hold_fallbacks(actions, orders, now)
         if self.hardware.ai is not None:
-            self._tell_desk(self.hardware.ai, wanted, actions)
+            self._ai.tell(self.hardware.ai, self.pool_readings, wanted, actions.picture, self.policy.stage, now)
         self._commission(sensed, actions, orders, now)
         self.energy.tick(sensed.meter, loads_w(actions.picture, self.policy), now, self._say_counter)
         self._notice(actions, now)
@@ -303,26 +304,6 @@ class SiteAgent:
         watts = fallbacks_w(pools, self.book.fallback_w(), actions.picture, self.policy, orders.ceiling_w)
         slow = [rise.take(w, now.monotonic_s) for rise, w in zip(self._fallback_rise, watts, strict=True)]
         fallbacks.hold(slow, now)
-
-    def _tell_desk(self, desk: AiDesk, orders: Orders, actions: Actions) -> None:
-        """What each pool draws and should draw at most; what mining cannot cover is asked of AI."""
-        pools, readings = self.inventory.pools, self.pool_readings
-        picture = actions.picture
-        desk.acts = self.policy.stage in (Stage.SHED_ONLY, Stage.FULL)
-        may_raise = orders.may_raise and self.policy.stage is Stage.FULL and picture.meter_trust is MeterTrust.TRUSTED
-        cover_w = max(0.0, picture.room_w) + picture.mining_w
-        wanted = targets(pools, readings, orders, picture.shed_short_w)
-        for pool, reading, target in zip(pools, readings, wanted, strict=True):
-            power = PoolPower(
-                reading.read_at_s,
-                reading.power_w,
-                reading.limit_w,
-                pool.min_w,
-                pool.baseline_w,
-                pool.gpu_count,
-                held=reading.held,
-            )
-            desk.see(pool.name, power, target.target_w, target.forced, may_raise, cover_w)
 
     def _switch(self, actions: Actions) -> None:
         """Fans as wanted; circuits opened, once, and never closed."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from agent.backends import PoolReading
 from agent.governor.state import Orders
 from gridpivot.curves import AiPool
 from gridpivot.vocabulary import AiPriority
 
+LASTS_S = 5.0
 _RANK = {AiPriority.SPOT: 0, AiPriority.STANDARD: 1, AiPriority.GUARANTEED: 2}
 
 
@@ -57,3 +59,20 @@ def targets(
         found[index] = Target(min(power_w - give_w, power_w if wish is None else wish), forced=True)
         uncovered_w -= give_w
     return found
+
+
+@dataclass(slots=True)
+class Shortage:
+    """What mining could not cover [W], the least of the last seconds: jobs are not taken off for one bad tick."""
+
+    _seen: deque[tuple[float, float]] = field(default_factory=deque)
+    _since_s: float | None = None
+
+    def take(self, short_w: float, now_s: float) -> float:
+        """The figure to act on now; 0 until a shortage has lasted."""
+        if self._since_s is None:
+            self._since_s = now_s
+        self._seen.append((now_s, short_w))
+        while self._seen[0][0] < now_s - LASTS_S:
+            self._seen.popleft()
+        return min(w for _, w in self._seen) if now_s - self._since_s >= LASTS_S else 0.0
