@@ -1,4 +1,4 @@
-"""One command of a workload manager: no shell, its own deadline, bounded output, ended for certain."""
+"""One command of a workload manager: no shell, its own deadline, bounded output, ended for certain, also when we are cancelled."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.ai.workload import WorkloadRefused
@@ -14,6 +14,7 @@ from gridpivot.vocabulary import LeverOutcome
 
 MOST_BYTES = 4 * 2**20
 MOST_ERROR_BYTES = 4096
+END_S = 1.0  # for pipes to close once everything that held them was killed
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,38 @@ class Ended:
     error: str
 
 
-async def run_command(command: Sequence[str], deadline_s: float) -> Ended:
+async def run_command(
+    command: Sequence[str],
+    deadline_s: float,
+    environ: Mapping[str, str] | None = None,
+    most_bytes: int = MOST_BYTES,
+) -> Ended:
     """Run it to its end. Raises WorkloadRefused: `slow` at the deadline, `unsupported` when it is not there,
-    `no_permission` when it may not run, `failed` for output beyond bounds."""
-    environ = os.environ | {"LC_ALL": "C", "TZ": "UTC"}
+    `no_permission` when it may not run, `failed` for output beyond bounds.
+
+    `environ` None is ours with LC_ALL=C and TZ=UTC.
+    """
+    process = await _start(command, os.environ | {"LC_ALL": "C", "TZ": "UTC"} if environ is None else environ)
+    assert process.stdout is not None and process.stderr is not None
     try:
-        process = await asyncio.create_subprocess_exec(
+        async with asyncio.timeout(deadline_s):
+            output, said, code = await asyncio.gather(
+                _bounded(process, process.stdout, most_bytes), _some(process.stderr), process.wait()
+            )
+    except TimeoutError:
+        _kill(process)  # also when it has ended and a child of it keeps the pipe open
+        raise WorkloadRefused(LeverOutcome.SLOW, f"{command[0]}: no answer within {deadline_s:g} s") from None
+    finally:
+        await _end(process)
+    if output is None:
+        raise WorkloadRefused(LeverOutcome.FAILED, f"{command[0]}: more than {most_bytes // 2**20} MiB of output")
+    return Ended(code, output, said)
+
+
+async def _start(command: Sequence[str], environ: Mapping[str, str]) -> asyncio.subprocess.Process:
+    """In a session of its own, so that what it starts can be ended with it."""
+    spawned = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -38,48 +65,49 @@ async def run_command(command: Sequence[str], deadline_s: float) -> Ended:
             env=environ,
             start_new_session=True,
         )
-    except FileNotFoundError:
-        raise WorkloadRefused(
-            LeverOutcome.UNSUPPORTED, f"{command[0]}: not found; install it or correct the path"
-        ) from None
-    except OSError as error:
-        raise WorkloadRefused(LeverOutcome.NO_PERMISSION, f"{command[0]}: {error.strerror}") from None
-    assert process.stdout is not None and process.stderr is not None
+    )
     try:
-        async with asyncio.timeout(deadline_s):
-            output, said, code = await asyncio.gather(
-                _bounded(process, process.stdout), _some(process.stderr), process.wait()
-            )
-    except TimeoutError:
-        raise WorkloadRefused(LeverOutcome.SLOW, f"{command[0]}: no end within {deadline_s:g} s") from None
-    finally:
-        if process.returncode is None:
-            _kill(process)
-            # A pipe that is still full keeps the process from counting as ended.
+        return await asyncio.shield(spawned)
+    except asyncio.CancelledError:  # it may have been born already
+        with contextlib.suppress(OSError, ValueError):
+            await _end(await spawned)
+        raise
+    except FileNotFoundError:
+        said = f"{command[0]}: not found; install it or correct the path"
+        raise WorkloadRefused(LeverOutcome.UNSUPPORTED, said) from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise WorkloadRefused(LeverOutcome.NO_PERMISSION, f"{command[0]}: {why}") from None
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End a command that still runs, with its session; a pipe that is still full keeps it from counting as ended."""
+    if process.returncode is not None:
+        return
+    _kill(process)
+    assert process.stdout is not None and process.stderr is not None
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(END_S):
             await asyncio.gather(_some(process.stdout), _some(process.stderr), process.wait())
-    if output is None:
-        raise WorkloadRefused(LeverOutcome.FAILED, f"{command[0]}: more than {MOST_BYTES // 2**20} MiB of output")
-    return Ended(code, output, said)
 
 
 def _kill(process: asyncio.subprocess.Process) -> None:
-    """Its own session: what it started goes with it."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-async def _bounded(process: asyncio.subprocess.Process, stream: asyncio.StreamReader) -> bytes | None:
+async def _bounded(process: asyncio.subprocess.Process, stream: asyncio.StreamReader, most: int) -> bytes | None:
     """All of it; None when it was too much, and then the process is ended."""
     parts: list[bytes] = []
     size = 0
     while part := await stream.read(65_536):
         size += len(part)
-        if size > MOST_BYTES:
+        if size > most:
             _kill(process)
             parts.clear()
         else:
             parts.append(part)
-    return None if size > MOST_BYTES else b"".join(parts)
+    return None if size > most else b"".join(parts)
 
 
 async def _some(stream: asyncio.StreamReader) -> str:

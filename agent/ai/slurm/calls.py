@@ -6,13 +6,11 @@ the deadline is ours, and what an answer means is for parse.py to say.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import re
-import signal
 from dataclasses import dataclass
 
+from agent.ai.process import Ended, run_command
 from agent.ai.slurm.settings import SlurmSettings
 from agent.ai.workload import WorkloadRefused
 from gridpivot.vocabulary import LeverOutcome
@@ -61,7 +59,8 @@ class Commands:
 
     async def ask(self, tool: str, *words: str) -> Answer:
         """Run one command. Raises WorkloadRefused when Slurm as a whole is silent (slow) or cannot be reached (failed)."""
-        code, out, err = await self._run(tool, *words)
+        ended = await self._run(tool, *words)
+        code, out, err = ended.code, ended.output.decode("utf-8", "replace"), ended.error
         if code == 0:
             return Answer(out)
         said = _line(err) or f"exit {code} without a word"
@@ -79,54 +78,18 @@ class Commands:
             raise WorkloadRefused(answer.refusal, answer.detail)
         return answer.text
 
-    async def _run(self, tool: str, *words: str) -> tuple[int, str, str]:
+    async def _run(self, tool: str, *words: str) -> Ended:
         path = tool if self._settings.bin_dir is None else str(self._settings.bin_dir / tool)
-        spawned = asyncio.ensure_future(
-            asyncio.create_subprocess_exec(
-                path,
-                *words,
-                env=self._environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,
-            )
-        )
         try:
-            process = await asyncio.shield(spawned)
-        except asyncio.CancelledError:  # it may have been born already
-            with contextlib.suppress(OSError, ValueError):
-                await _end(await spawned)
-            raise
-        except (OSError, ValueError) as error:
+            return await run_command([path, *words], self._settings.deadline_s, self._environment, MOST_BYTES)
+        except WorkloadRefused as error:
+            if error.outcome is LeverOutcome.SLOW:
+                raise WorkloadRefused(error.outcome, f"{error}; slurmctld hangs or is overloaded") from None
+            if error.outcome is LeverOutcome.FAILED:
+                raise
             raise WorkloadRefused(
-                LeverOutcome.FAILED,
-                f"{path} cannot be run ({type(error).__name__}); install slurm-client, or set bin_dir",
+                LeverOutcome.FAILED, f"{path} cannot be run; install slurm-client, or set bin_dir"
             ) from None
-        deadline_s = self._settings.deadline_s
-        try:
-            async with asyncio.timeout(deadline_s):
-                out, err = await process.communicate()
-        except TimeoutError:
-            raise WorkloadRefused(
-                LeverOutcome.SLOW, f"{tool}: no answer within {deadline_s:g} s; slurmctld hangs or is overloaded"
-            ) from None
-        finally:
-            await _end(process)
-        if len(out) > MOST_BYTES:
-            raise WorkloadRefused(LeverOutcome.FAILED, f"{tool}: an answer of {len(out)} bytes is not believed")
-        return process.returncode or 0, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a command that still runs, and what it started: all are in a session of their own."""
-    if process.returncode is not None:
-        return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(1.0):
-            await process.communicate()  # to the end of its pipes, which close their transports
 
 
 def _line(text: str) -> str:
