@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -114,6 +115,7 @@ class AiDesk:
                             side.busy = asyncio.create_task(work)
                             tasks.add(side.busy)
                             side.busy.add_done_callback(tasks.discard)
+                            side.busy.add_done_callback(partial(_say_defect, side.name))
                 self._tell(say)
                 await self._keep()
                 await asyncio.sleep(BEAT_S)
@@ -252,6 +254,12 @@ class AiDesk:
             self._kept = content
             with contextlib.suppress(OSError):  # a full disk is said elsewhere; holds end by themselves
                 await asyncio.to_thread(replace_file, self._path, content)
+
+
+def _say_defect(pool: str, task: asyncio.Task[None]) -> None:
+    """A defect in one conversation ends neither the desk nor the site's agent; it is said, and the lever counts as short."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("ai desk", pool=pool, defect=repr(error))
 
 
 _FINE = (LeverOutcome.DONE, LeverOutcome.UNDER_WAY, LeverOutcome.GONE)

@@ -13,10 +13,11 @@ import pytest
 
 from agent.ai import runner
 from agent.ai.commands import CommandWorkload
-from agent.ai.lever import PoolPower
+from agent.ai.lever import PoolPower, Promise, Report
 from agent.ai.levers.hold import Admission
 from agent.ai.levers.requeue import Requeue
 from agent.ai.runner import AiDesk, PoolSide
+from agent.ai.workload import Order
 from gridpivot.clock import Instant
 from gridpivot.vocabulary import AiPriority, EventKind, LeverName
 from tests.unit.ai.test_commands import settings, state
@@ -169,3 +170,24 @@ def test_stage_that_only_watches_sends_nothing_for_what_an_earlier_process_held(
         assert json.loads(file.read_text()) == held
 
     asyncio.run(story())
+
+
+class Broken(Admission):
+    """A lever with a defect."""
+
+    async def act(self, order: Order, promise: Promise) -> Report:
+        raise ZeroDivisionError
+
+
+def test_defect_of_a_lever_ends_neither_the_desk_nor_the_pool(file: Path, tmp_path: Path) -> None:
+    async def story() -> Site:
+        site = Site(file, tmp_path)
+        workload = CommandWorkload(settings(file), site.clock)
+        site.side.levers = {**site.side.levers, LeverName.ADMISSION: Broken(workload, site.clock)}
+        async with site.running():
+            await site.until(lambda: site.side.work is not None)
+            site.target_w = 6_000.0
+            await site.until(lambda: "41" not in site.jobs())
+        return site
+
+    assert "42" in asyncio.run(story()).jobs()
