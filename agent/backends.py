@@ -42,6 +42,9 @@ class PoolReading:
     demand_w: float | None
     gpus_present: int
     read_at_s: float
+    metered: bool = (
+        False  # by a meter on the pool's circuit; else boards by their own sensors and a modelled host share
+    )
 
     @property
     def held(self) -> bool:

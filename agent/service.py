@@ -136,6 +136,14 @@ def find_equipment(settings: AgentSettings, clock: Clock) -> Equipment:
         if found.fallbacks is not None:
             found.fallbacks = many
         found.work.append(exporters.run)
+    pool_meters = {p.name: p.meter for p in settings.gpu.pools if p.meter is not None}
+    if declared and pool_meters:
+        from agent.gpu.metered import MeteredPools
+        from agent.meter import ModbusMeter
+
+        meters = {n: ModbusMeter(pool_meters[p.name]) for n, p in enumerate(declared) if p.name in pool_meters}
+        found.pools = MeteredPools(found.pools, meters)
+        found.work += [one.run for one in meters.values()]
     if declared:
         acting = settings.governor.stage in (Stage.SHED_ONLY, Stage.FULL)
         found.ai = make_desk(settings.gpu.pools, declared, found.pools, settings.state_dir, clock, acting)

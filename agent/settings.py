@@ -134,6 +134,7 @@ class GpuPoolSettings(Section):
     uuids: tuple[str, ...] = ()  # empty = every GPU that no other pool names
     host_w_per_gpu: float = Field(default=400.0, ge=0, le=5000)
     dcgm: DcgmSettings | None = None
+    meter: MeterSettings | None = None
     slurm: SlurmSettings | None = None
     commands: CommandsSettings | None = None
     throughput: ThroughputSettings | None = None

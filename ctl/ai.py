@@ -30,6 +30,7 @@ def _pool(pool: pb.PoolRollup) -> AiPoolFigures:
         limit_w=pool.limit_w,
         demand_w=pool.demand_w if pool.HasField("demand_w") else None,
         gpus_present=pool.gpus_present,
+        power_provenance=pool.power_provenance,
         admitting=pool.admitting if pool.HasField("admitting") else None,
         workload_trouble=pool.workload_trouble,
         promised_w=sum(lever.promised_w for lever in levers),
@@ -75,11 +76,12 @@ def _point(point: pb.PoolPoint) -> CurvePointFigures:
 def ai_table(shape: SiteAiShape) -> Group:
     """For people."""
     numbers = ("power", "limit", "demand", "GPUs", "promised", "delivered")
-    pools = table("", "pool", *numbers, "admits", "work running / waiting / deferrable, GPU-h", numbers=numbers)
+    pools = table("", "pool", "by", *numbers, "admits", "work running / waiting / deferrable, GPU-h", numbers=numbers)
     for p in shape.pools:
         admits = DASH if p.admitting is None else "yes" if p.admitting else "no"
         pools.add_row(
             p.name,
+            p.power_provenance or DASH,
             *map(mw, (p.power_w, p.limit_w, p.demand_w)),
             str(p.gpus_present),
             *map(mw, (p.promised_w, p.delivered_w)),

@@ -46,6 +46,7 @@ class AiPoolFigures(Figures):
     limit_w: float
     demand_w: float | None = None
     gpus_present: int
+    power_provenance: str = ""
     admitting: bool | None = None
     workload_trouble: str = ""
     promised_w: float  # by levers in force

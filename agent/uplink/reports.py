@@ -14,7 +14,7 @@ from agent.governor.state import Actions, GovernorState, Orders, Picture, Policy
 from gridpivot.clock import Instant
 from gridpivot.columns import DeviceTable
 from gridpivot.v1 import telemetry_pb2 as pb
-from gridpivot.vocabulary import DeviceState, EventKind
+from gridpivot.vocabulary import DeviceState, EventKind, Provenance
 
 _STATES = len(DeviceState)
 _HASHING = DeviceState.HASHING.code
@@ -91,6 +91,7 @@ def rollup(
                 limit_w=reading.limit_w,
                 demand_w=reading.demand_w,
                 gpus_present=reading.gpus_present,
+                power_provenance=(Provenance.METERED if reading.metered else Provenance.MODELLED).value,
             )
             for declared, reading in zip(state.inventory.pools, pools, strict=True)
         ],

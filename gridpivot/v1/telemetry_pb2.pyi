@@ -591,6 +591,7 @@ class PoolRollup(_message.Message):
     PROMISED_TOTAL_W_FIELD_NUMBER: _builtins.int
     DELIVERED_TOTAL_W_FIELD_NUMBER: _builtins.int
     CURVE_FIELD_NUMBER: _builtins.int
+    POWER_PROVENANCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Pool name as in the inventory."""
     power_w: _builtins.float
@@ -611,6 +612,8 @@ class PoolRollup(_message.Message):
     """What levers promised since the agent started (watts, summed over pulls that have ended)."""
     delivered_total_w: _builtins.float
     """What the pool's meter showed of it (watts)."""
+    power_provenance: _builtins.str
+    """Where power_w comes from: metered on the pool's circuit, or modelled (boards by their sensors, hosts by a fixed share)."""
     @_builtins.property
     def levers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeverRollup]:
         """Levers in force, oldest first; the last one may be under way."""
@@ -639,10 +642,11 @@ class PoolRollup(_message.Message):
         promised_total_w: _builtins.float = ...,
         delivered_total_w: _builtins.float = ...,
         curve: _abc.Iterable[Global___PoolPoint] | None = ...,
+        power_provenance: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_admitting", b"_admitting", "_backlog_gpu_h", b"_backlog_gpu_h", "_demand_w", b"_demand_w", "_power_w", b"_power_w", "admitting", b"admitting", "backlog_gpu_h", b"backlog_gpu_h", "demand_w", b"demand_w", "power_w", b"power_w"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_admitting", b"_admitting", "_backlog_gpu_h", b"_backlog_gpu_h", "_demand_w", b"_demand_w", "_power_w", b"_power_w", "admitting", b"admitting", "backlog_gpu_h", b"backlog_gpu_h", "curve", b"curve", "delivered_total_w", b"delivered_total_w", "demand_w", b"demand_w", "gpus_present", b"gpus_present", "levers", b"levers", "limit_w", b"limit_w", "name", b"name", "power_w", b"power_w", "promised_total_w", b"promised_total_w", "work", b"work", "workload_trouble", b"workload_trouble"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_admitting", b"_admitting", "_backlog_gpu_h", b"_backlog_gpu_h", "_demand_w", b"_demand_w", "_power_w", b"_power_w", "admitting", b"admitting", "backlog_gpu_h", b"backlog_gpu_h", "curve", b"curve", "delivered_total_w", b"delivered_total_w", "demand_w", b"demand_w", "gpus_present", b"gpus_present", "levers", b"levers", "limit_w", b"limit_w", "name", b"name", "power_provenance", b"power_provenance", "power_w", b"power_w", "promised_total_w", b"promised_total_w", "work", b"work", "workload_trouble", b"workload_trouble"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__admitting: _TypeAlias = _typing.Literal["admitting"]  # noqa: Y015
     _WhichOneofArgType__admitting: _TypeAlias = _typing.Literal["_admitting", b"_admitting"]  # noqa: Y015
