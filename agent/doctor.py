@@ -9,10 +9,10 @@ import socket
 import time
 from pathlib import Path
 
+from agent.doctor_ai import ai_checks
 from agent.settings import AgentSettings
 from gridpivot.errors import GridpivotError
 from gridpivot.shapes import CheckFigures, DoctorShape
-from gridpivot.vocabulary import Stage
 
 CONNECT_DEADLINE_S = 3.0
 YEAR_2025_UNIX_S = 1_735_689_600.0
@@ -30,8 +30,7 @@ def examine(settings: AgentSettings) -> DoctorShape:
         _locks(settings),
         _ranges(settings),
         _meter(settings),
-        _gpus(settings),
-        _gpu_guard(settings),
+        *ai_checks(settings),
         _descriptors(settings),
     ]
     return DoctorShape(ok=all(c.outcome != "failed" for c in checks), checks=checks)
@@ -235,52 +234,6 @@ async def _try_some(endpoints: list[tuple[str, int]]) -> tuple[int, int]:
 
     answers = await asyncio.gather(*(one(host, port) for host, port in endpoints))
     return sum(answers), len(answers)
-
-
-def _gpus(settings: AgentSettings) -> CheckFigures:
-    if not settings.gpu.pools:
-        return CheckFigures(name="GPUs", outcome="skipped", detail="no GPU pools in settings")
-    from agent.gpu.pools import open_pools
-
-    side = open_pools(settings.gpu)
-    if side.pools is None:
-        return CheckFigures(
-            name="GPUs",
-            outcome="failed",
-            detail="; ".join(side.missing),
-            remedy="install the NVIDIA driver, or drop [[gpu.pools]]",
-        )
-    side.pools.close()
-    return CheckFigures(name="GPUs", outcome="ok", detail=f"{sum(p.gpu_count for p in side.declared)} GPUs answer")
-
-
-def _gpu_guard(settings: AgentSettings) -> CheckFigures:
-    name, path = "GPU guard", settings.gpu.guard_socket
-    acts = settings.governor.stage in (Stage.SHED_ONLY, Stage.FULL)
-    if not settings.gpu.pools or (path is None and not acts):
-        return CheckFigures(name=name, outcome="skipped", detail="no limits are set here")
-    if path is None:
-        return CheckFigures(
-            name=name,
-            outcome="warning",
-            detail="when this agent dies nobody sets GPUs to their fallback limits",
-            remedy="install gridpivot-gpu-guard.service and set gpu.guard_socket",
-        )
-    try:
-        with socket.socket(socket.AF_UNIX) as guard:
-            guard.settimeout(CONNECT_DEADLINE_S)
-            guard.connect(str(path))
-            guard.sendall(b'{"lease_s": 1, "gpus": {}}\n')  # renews nothing
-            answered = guard.recv(4096)
-    except OSError as error:
-        answered, why = b"", error.strerror or str(error)
-    else:
-        why = answered.decode(errors="replace").strip() or "no answer"
-    if b'"error":""' in answered:
-        return CheckFigures(name=name, outcome="ok", detail=f"{path} answers")
-    return CheckFigures(
-        name=name, outcome="failed", detail=f"{path}: {why}", remedy="systemctl status gridpivot-gpu-guard"
-    )
 
 
 def _descriptors(settings: AgentSettings) -> CheckFigures:

@@ -1,0 +1,144 @@
+"""The AI half of `gridpivot-agent doctor`: GPUs, guard, exporters, schedulers, throughput, pool meters. Bounded, read-only."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+
+from agent.settings import AgentSettings, GpuPoolSettings
+from gridpivot.clock import SystemClock
+from gridpivot.errors import GridpivotError
+from gridpivot.shapes import CheckFigures
+from gridpivot.vocabulary import Stage
+
+DEADLINE_S = 3.0
+LOOK_S = 15.0
+
+
+def ai_checks(settings: AgentSettings) -> list[CheckFigures]:
+    """GPUs and guard of this machine, then what each pool names."""
+    checks = [_gpus(settings), _gpu_guard(settings)]
+    for pool in settings.gpu.pools:
+        if pool.dcgm is not None:
+            checks.append(asyncio.run(_exporters(pool)))
+        if pool.slurm is not None or pool.commands is not None:
+            checks.append(asyncio.run(_workload(pool)))
+        if pool.throughput is not None:
+            checks.append(asyncio.run(_throughput(pool)))
+        if pool.meter is not None:
+            checks.append(_meter(pool))
+    return checks
+
+
+def _gpus(settings: AgentSettings) -> CheckFigures:
+    local = tuple(pool for pool in settings.gpu.pools if pool.dcgm is None)
+    if not local:
+        return CheckFigures(name="GPUs", outcome="skipped", detail="no GPU pools of this machine in settings")
+    from agent.gpu.pools import open_pools
+
+    side = open_pools(settings.gpu.model_copy(update={"pools": local}))
+    if side.pools is None:
+        remedy = "install the NVIDIA driver, or drop [[gpu.pools]]"
+        return CheckFigures(name="GPUs", outcome="failed", detail="; ".join(side.missing), remedy=remedy)
+    side.pools.close()
+    return CheckFigures(name="GPUs", outcome="ok", detail=f"{sum(p.gpu_count for p in side.declared)} GPUs answer")
+
+
+def _gpu_guard(settings: AgentSettings) -> CheckFigures:
+    name, path = "GPU guard", settings.gpu.guard_socket
+    acts = settings.governor.stage in (Stage.SHED_ONLY, Stage.FULL)
+    local = any(pool.dcgm is None for pool in settings.gpu.pools)
+    if not local or (path is None and not acts):
+        return CheckFigures(name=name, outcome="skipped", detail="no limits are set here")
+    if path is None:
+        return CheckFigures(
+            name=name,
+            outcome="warning",
+            detail="when this agent dies nobody sets GPUs to their fallback limits",
+            remedy="install gridpivot-gpu-guard.service and set gpu.guard_socket",
+        )
+    try:
+        with socket.socket(socket.AF_UNIX) as guard:
+            guard.settimeout(DEADLINE_S)
+            guard.connect(str(path))
+            guard.sendall(b'{"lease_s": 1, "gpus": {}}\n')  # renews nothing
+            answered = guard.recv(4096)
+    except OSError as error:
+        answered, why = b"", error.strerror or str(error)
+    else:
+        why = answered.decode(errors="replace").strip() or "no answer"
+    if b'"error":""' in answered:
+        return CheckFigures(name=name, outcome="ok", detail=f"{path} answers")
+    return CheckFigures(
+        name=name, outcome="failed", detail=f"{path}: {why}", remedy="systemctl status gridpivot-gpu-guard"
+    )
+
+
+async def _exporters(pool: GpuPoolSettings) -> CheckFigures:
+    import httpx
+
+    from agent.gpu.dcgm import ScrapeFailed, scrape
+
+    assert pool.dcgm is not None
+    seen, troubles = 0, []
+    async with httpx.AsyncClient(follow_redirects=False, trust_env=False) as client:
+        for url in pool.dcgm.urls:
+            try:
+                seen += len((await scrape(client, url, pool.dcgm.deadline_s)).readings)
+            except ScrapeFailed as error:
+                troubles.append(str(error))
+    name, expected = f"exporters of {pool.name}", pool.dcgm.gpus_expected
+    if troubles or seen < expected:
+        detail = "; ".join([f"{seen} of {expected} GPUs seen", *troubles[:3]])
+        remedy = "start dcgm-exporter there, or correct urls and gpus_expected"
+        return CheckFigures(name=name, outcome="failed", detail=detail, remedy=remedy)
+    return CheckFigures(name=name, outcome="ok", detail=f"{seen} GPUs seen, {expected} expected")
+
+
+async def _workload(pool: GpuPoolSettings) -> CheckFigures:
+    from agent.ai.assembly import workload_of
+
+    name = f"scheduler of {pool.name}"
+    workload, _ = workload_of(pool, SystemClock())
+    assert workload is not None
+    try:
+        async with asyncio.timeout(LOOK_S):
+            work = await workload.observe(time.monotonic())
+    except (GridpivotError, TimeoutError) as error:
+        said = str(error) or f"no answer within {LOOK_S:.0f} s"
+        remedy = "run its command by hand as the agent's user; correct settings or rights"
+        return CheckFigures(name=name, outcome="failed", detail=said, remedy=remedy)
+    busy, gpus = sum(n.busy_gpus for n in work.nodes), sum(n.gpus for n in work.nodes)
+    told = f"{len(work.nodes)} nodes, {busy} of {gpus} GPUs busy, {len(work.jobs)} jobs run"
+    if not work.nodes:
+        return CheckFigures(
+            name=name, outcome="failed", detail=told, remedy="correct the partition or the status command"
+        )
+    return CheckFigures(name=name, outcome="ok", detail=told)
+
+
+async def _throughput(pool: GpuPoolSettings) -> CheckFigures:
+    import httpx
+
+    from agent.ai.throughput import Throughput
+
+    assert pool.throughput is not None
+    async with httpx.AsyncClient(follow_redirects=False, trust_env=False) as client:
+        outcome, figure = await Throughput(pool.throughput).read(client, "doctor")
+    name = f"throughput of {pool.name}"
+    if figure is None:
+        remedy = "try gpu.pools[].throughput.query in Prometheus: it has to bring one positive number"
+        return CheckFigures(name=name, outcome="failed", detail=outcome.value, remedy=remedy)
+    return CheckFigures(name=name, outcome="ok", detail=f"{figure:g} a second, in the query's own unit")
+
+
+def _meter(pool: GpuPoolSettings) -> CheckFigures:
+    assert pool.meter is not None
+    name, where = f"meter of {pool.name}", f"{pool.meter.host}:{pool.meter.port}"
+    try:
+        socket.create_connection((pool.meter.host, pool.meter.port), DEADLINE_S).close()
+    except OSError as error:
+        detail = f"{where}: {error.strerror or error}"
+        return CheckFigures(name=name, outcome="failed", detail=detail, remedy="check host, port, cable and firewall")
+    return CheckFigures(name=name, outcome="ok", detail=f"{where} answers")
