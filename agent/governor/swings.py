@@ -16,7 +16,9 @@ import numpy.typing as npt
 QUANTILE = 0.999
 HOUR = 3600  # samples, one a second
 ENOUGH = 900  # samples before what was seen replaces the assumption
-LEAST_RATIO, MOST_RATIO = 0.005, 0.10  # of the pool's highest power
+# Of the pool's highest power. Less than 3 % at the wall leaves boards within 2 % of their limit, where they count as held
+# back (agent/gpu/accounting.py): limits would be raised for nothing, and miners shed for that.
+LEAST_RATIO, MOST_RATIO = 0.03, 0.10
 EVERY = 30  # samples between two looks at the whole hour
 
 

@@ -7,6 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.governor.swings import ENOUGH, LEAST_RATIO, MOST_RATIO, Swings
+from agent.gpu.accounting import is_held
+from agent.gpu.nvml import GpuReading
+from gridpivot.curves import gpu_pool
+from gridpivot.vocabulary import AiPriority
 
 pytestmark = pytest.mark.unit
 
@@ -38,6 +42,14 @@ def test_peak_of_five_seconds_is_reserved_for() -> None:
 
 def test_step_that_stays_is_not_reserved_for() -> None:
     assert after([4e5] * 300 + [8e5] * 300) == LEAST_RATIO * MAX_W
+
+
+def test_least_reserve_keeps_boards_from_counting_as_held_back() -> None:
+    pool = gpu_pool("inference", AiPriority.GUARANTEED, 8)
+    for board_w in (300.0, 500.0, 660.0):
+        limit_w = board_w + LEAST_RATIO * pool.max_w / pool.gpu_count
+        reading = GpuReading("GPU-a", power_w=board_w, limit_enforced_w=limit_w, throttled_by_power=False)
+        assert not is_held(reading, limit_w)
 
 
 @given(st.lists(st.floats(0.0, MAX_W), min_size=1, max_size=40))
