@@ -67,7 +67,8 @@ def _side(pool: AiPool, own: GpuPoolSettings, limit_w: Callable[[], float], cloc
 def workload_of(own: GpuPoolSettings, clock: Clock) -> tuple[Workload | None, float]:
     """The pool's workload manager, and within how many seconds it ends a job [s]."""
     if own.slurm is not None:
-        return SlurmPool(own.slurm), own.slurm.requeue_wait_s
+        saving_s = own.slurm.checkpoint_wait_s if own.slurm.checkpoint_evidence is not None else 0.0
+        return SlurmPool(own.slurm), own.slurm.requeue_wait_s + saving_s
     if own.commands is not None:
         return CommandWorkload(own.commands, clock), own.commands.ends_within_s
     return None, 0.0

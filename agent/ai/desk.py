@@ -8,7 +8,7 @@ only into room that the pool's power shows. The desk does nothing by itself: `ru
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -133,13 +133,21 @@ def asked_w(need: PoolNeed) -> float:
     return over_w if over_w > DEADBAND_RATIO * need.power.power_w else 0.0
 
 
-def decide(desks: dict[str, PoolDesk], needs: Sequence[PoolNeed], now_s: float, order_prefix: str) -> list[Act]:
-    """Pulls and restores of this tick; `desks` remember."""
+def decide(
+    desks: dict[str, PoolDesk],
+    needs: Sequence[PoolNeed],
+    now_s: float,
+    order_prefix: str,
+    busy: Collection[str] = (),
+) -> list[Act]:
+    """Pulls and restores of this tick; `desks` remember. Pools that are `busy` with an act are only measured."""
     acts = []
     for need in needs:
         desk = desks.setdefault(need.pool, PoolDesk())
         desk.take(need.power)
         _measure(desk, need, now_s)
+        if need.pool in busy:
+            continue
         act = _pull(desk, need, now_s, order_prefix) or _restore(desk, need, now_s)
         if act is not None:
             acts.append(act)

@@ -22,7 +22,7 @@ from agent.ai.record import load_pulls, pulls_bytes
 from agent.ai.work import PoolWork
 from agent.ai.workload import Order, Step, Workload, WorkloadRefused
 from agent.durable import replace_file
-from gridpivot.clock import Clock, Instant
+from gridpivot.clock import Clock
 from gridpivot.vocabulary import AiPriority, EventKind, LeverName, LeverOutcome
 
 log = structlog.get_logger("agent.ai")
@@ -30,7 +30,7 @@ log = structlog.get_logger("agent.ai")
 BEAT_S = 1.0
 LOOK_S = 10.0  # between looks at a workload manager
 VERIFY_S = 3.0
-CALL_DEADLINE_S = 120.0  # a whole act: hold, checkpoint, requeue; each call inside has its own
+CALL_DEADLINE_S = 300.0  # a whole act: hold, checkpoint, requeue; each call inside has its own
 ORDER_S = 900.0  # what is held ends by itself after this; renewed while wanted
 STALE_WORK_S = 60.0  # an older look says nothing about now
 
@@ -107,43 +107,29 @@ class AiDesk:
         tasks: set[asyncio.Task[None]] = {asyncio.create_task(learner.run()) for learner in learners}
         try:
             while True:
-                now = self._clock.now()
-                for side in self.sides.values():
-                    if side.busy is None or side.busy.done():
-                        work = self._next(side, now, say)
-                        if work is not None:
-                            side.busy = asyncio.create_task(work)
-                            tasks.add(side.busy)
-                            side.busy.add_done_callback(tasks.discard)
-                            side.busy.add_done_callback(partial(_say_defect, side.name))
+                begun = [(side, work) for side in self.sides.values() if (work := self._next(side, say)) is not None]
+                await self._keep()  # before anything is asked of anybody: who comes after us has to know
+                for side, work in begun:
+                    side.busy = asyncio.create_task(work)
+                    tasks.add(side.busy)
+                    side.busy.add_done_callback(tasks.discard)
+                    side.busy.add_done_callback(partial(_say_defect, side.name))
                 self._tell(say)
-                await self._keep()
                 await asyncio.sleep(BEAT_S)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _next(self, side: PoolSide, now: Instant, say: Say) -> Work | None:
-        """What there is to do at a pool now, as one conversation."""
-        desk = self.desks[side.name]
-        now_s = now.monotonic_s
-        act = None
-        if self.acts and side.power is not None:
-            need = PoolNeed(
-                side.name,
-                side.priority,
-                side.target_w,
-                side.power,
-                side.forced,
-                self.promises(side, now_s),
-                side.may_raise,
-                side.cover_w,
-            )
-            acts = decide(self.desks, [need], now_s, self._prefix)
-            act = acts[0] if acts else None
-        if act is not None:
-            return self._do(side, act, say)
+    def _next(self, side: PoolSide, say: Say) -> Work | None:
+        """What there is to do at a pool now, as one conversation; a pool that is busy is measured all the same."""
+        desk, now_s = self.desks[side.name], self._clock.now().monotonic_s
+        busy = side.busy is not None and not side.busy.done()
+        acts = self._decide(side, now_s, busy) if self.acts and side.power is not None else []
+        if busy:
+            return None
+        if acts:
+            return self._do(side, acts[0], say)
         pull = desk.open if self.acts else None
         if pull is not None and now_s - side.verified_s >= VERIFY_S:
             side.verified_s = now_s
@@ -157,6 +143,20 @@ class AiDesk:
             side.looked_s = now_s
             return self._look(side)
         return None
+
+    def _decide(self, side: PoolSide, now_s: float, busy: bool) -> list[Act]:
+        assert side.power is not None
+        need = PoolNeed(
+            side.name,
+            side.priority,
+            side.target_w,
+            side.power,
+            side.forced,
+            {} if busy else self.promises(side, now_s),
+            side.may_raise,
+            side.cover_w,
+        )
+        return decide(self.desks, [need], now_s, self._prefix, (side.name,) if busy else ())
 
     def promises(self, side: PoolSide, now_s: float) -> dict[LeverName, Promise]:
         """What each lever would bring now, for what is asked."""
@@ -177,11 +177,22 @@ class AiDesk:
             if side.trouble:
                 log.info("workload manager answers again", pool=side.name)
             side.trouble = ""
+            await self._give_back_orphans(side, side.work)
         except (WorkloadRefused, TimeoutError) as error:
             said = str(error) or "no answer"
             if said != side.trouble:
                 log.warning("workload manager", pool=side.name, why=said)
             side.trouble = said
+
+    async def _give_back_orphans(self, side: PoolSide, work: PoolWork) -> None:
+        """What carries our mark and no pull knows of, such as after a crash on a full disk: nothing would give it back."""
+        ours = any(node.ours for node in work.nodes) or work.admission_ours or bool(work.suspended)
+        known = self.desks[side.name].pulls
+        if not ours or known or not self.acts or side.power is None or not side.may_raise or side.workload is None:
+            return
+        async with asyncio.timeout(CALL_DEADLINE_S):
+            steps = await side.workload.release(None)
+        log.warning("held by nobody, given back", pool=side.name, subjects=[step.subject for step in steps][:20])
 
     async def _do(self, side: PoolSide, act: Act, say: Say) -> None:
         lever, desk = side.levers.get(act.lever), self.desks[side.name]

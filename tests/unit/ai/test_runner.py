@@ -191,3 +191,43 @@ def test_defect_of_a_lever_ends_neither_the_desk_nor_the_pool(file: Path, tmp_pa
         return site
 
     assert "42" in asyncio.run(story()).jobs()
+
+
+class Slow(Requeue):
+    """A lever whose act takes longer than it promised."""
+
+    async def act(self, order: Order, promise: Promise) -> Report:
+        await asyncio.sleep(30.0)
+        return await super().act(order, promise)
+
+
+def test_shortfall_is_told_in_its_time_while_the_act_still_runs(file: Path, tmp_path: Path) -> None:
+    async def story() -> None:
+        site = Site(file, tmp_path)
+        workload = CommandWorkload(settings(file), site.clock)
+        site.side.levers = {LeverName.REQUEUE: Slow(workload, site.clock, 30.0)}
+        async with site.running():
+            await site.until(lambda: site.side.work is not None)
+            site.target_w = 6_000.0
+            await site.until(lambda: bool(site.desk.desks["training"].pulls))
+            pull = site.desk.desks["training"].pulls[0]
+            await site.until(lambda: any(kind is EventKind.AI_SHORT for kind, _ in site.said))
+            assert pull.ended_s is not None and pull.ended_s <= pull.due_s + 60.0 * 0.5  # half a second of ours
+            assert site.side.busy is not None and not site.side.busy.done()
+
+    asyncio.run(story())
+
+
+def test_what_carries_our_mark_and_nobody_knows_of_is_given_back(file: Path, tmp_path: Path) -> None:
+    loaded = state()
+    loaded["admission_held_by"] = loaded["nodes"][2]["held_by"] = "gridpivot:lost-1"
+    loaded["until"] = {"gridpivot:lost-1": 4e9}
+    file.write_text(json.dumps(loaded))
+
+    async def story() -> None:
+        async with Site(file, tmp_path).running() as site:
+            await site.until(lambda: not json.loads(file.read_text())["admission_held_by"])
+
+    asyncio.run(story())
+    after = json.loads(file.read_text())
+    assert after["nodes"][2]["held_by"] == "" and after["nodes"][3]["held_by"] == "alice: bad fan"
