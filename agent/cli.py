@@ -17,6 +17,7 @@ from agent.cli_discover import discover
 from agent.cli_enroll import enroll
 from agent.cli_gpu_guard import gpu_guard
 from agent.cli_locks import lock, locks, unlock
+from agent.cli_nodes import node, node_token
 from agent.cli_options import Config, Json, StateDir, load_settings
 from agent.cli_orders import hold, orders, release, shed
 from agent.cli_support import support_bundle
@@ -48,6 +49,11 @@ def run(
 
     settings = load_settings(config, state_dir)
     configure(settings.log.style, settings.log.level)
+    if settings.role == "node":
+        from agent.node.service import serve_node
+
+        asyncio.run(serve_node(settings, wait=wait))
+        return
     asyncio.run(serve(settings, wait=wait))
 
 
@@ -72,8 +78,14 @@ def check_config(config: Config = None, state_dir: StateDir = None, json: Json =
             notes.append(f"{inventory.site.device_count} miners of {len(inventory.site.classes)} classes")
         settings.asic.logins()
         uplink_target(settings)
-        notes.append(f"{len(load_planner_keys(settings.path(settings.uplink.planner_keys)))} planner keys")
-        notes.append(f"stage {settings.governor.stage.value}")
+        if settings.role == "node":
+            notes.append(f"node {settings.node} of site {settings.site}")
+        nodes = sum(len(pool.nodes) for pool in settings.gpu.pools)
+        if nodes:
+            notes.append(f"{nodes} nodes")
+        if settings.role == "site":
+            notes.append(f"{len(load_planner_keys(settings.path(settings.uplink.planner_keys)))} planner keys")
+            notes.append(f"stage {settings.governor.stage.value}")
     except SettingsError as error:
         problems = str(error).splitlines()
     shape = CheckConfigShape(path=str(config) if config else None, ok=not problems, problems=problems, notes=notes)
@@ -170,6 +182,8 @@ for _command in (lock, unlock, locks, shed, hold, release, orders):
     app.command()(_command)
 app.command()(commission)
 app.command("gpu-guard")(gpu_guard)
+app.add_typer(node_token, name="node-token")
+app.add_typer(node, name="node")
 app.command("support-bundle")(support_bundle)
 
 

@@ -25,7 +25,7 @@ def enroll(
     state_dir: StateDir = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an identity that is there.")] = False,
 ) -> None:
-    """Trade a token for this site's certificate; writes key, certificate, CA, planner keys and the addresses."""
+    """Trade a token for this site's (or node's) certificate; writes key, certificate, CA, planner keys and the addresses."""
     from agent.identity import asking, files
     from gridpivot.link import token as tokens
     from gridpivot.link.certificates import key_pem, load_key, new_key
@@ -33,10 +33,11 @@ def enroll(
 
     text = _read(token_file)
     token = tokens.decode(text)
-    site, place = _where(config, state_dir, token.site)
-    if site != token.site:
+    site, node, place = _where(config, state_dir, token.site, token.node)
+    if (site, node) != (token.site, token.node):
         raise SettingsError(
-            f"the token is for site {token.site!r}, these settings are for {site!r}; correct `site`, or ask for another token"
+            f"the token is for {_named(token.site, token.node)}, these settings are for {_named(site, node)}; "
+            "correct `site`, `role` and `node`, or ask for another token"
         )
     if files.is_enrolled(place) and not force:
         raise Refused(f"{place}/tls/site.crt: this site is enrolled already; give --force to replace its identity")
@@ -56,7 +57,7 @@ def enroll(
     give_to_owner(place, (place / "tls", place / "planner", place / "uplink.json"))
     until = time.strftime("%Y-%m-%d", time.gmtime(identity.not_after_unix_ms / 1000))
     typer.echo(
-        f"{site} is enrolled with {token.session_address}; its certificate is good until {until} and renews itself"
+        f"{_named(site, node)} is enrolled with {token.session_address}; its certificate is good until {until} and renews itself"
     )
     typer.echo(f"identity in {place}; next: gridpivot-agent check-config, then start the service")
 
@@ -73,14 +74,18 @@ def _read(token_file: Path) -> str:
         raise SettingsError(f"{token_file}: cannot be read: {error.strerror}") from error
 
 
-def _where(config: Path | None, state_dir: Path | None, site: str) -> tuple[str, Path]:
-    """Site and state directory: from settings where there are any, else the token's site and the default place."""
+def _named(site: str, node: str) -> str:
+    return f"node {node} of site {site}" if node else f"site {site}"
+
+
+def _where(config: Path | None, state_dir: Path | None, site: str, node: str) -> tuple[str, str, Path]:
+    """Site, node and state directory: from settings where there are any, else the token's and the default place."""
     import os
 
     from agent.cli_options import load_settings
     from agent.settings import DEFAULT_CONFIG, DEFAULT_STATE, ENV_PREFIX
 
     if config is None and not DEFAULT_CONFIG.exists() and f"{ENV_PREFIX}__SITE" not in os.environ:
-        return site, state_dir or DEFAULT_STATE
+        return site, node, state_dir or DEFAULT_STATE
     settings = load_settings(config, state_dir)
-    return settings.site, settings.state_dir
+    return settings.site, settings.node or "", settings.state_dir

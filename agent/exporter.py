@@ -18,7 +18,8 @@ from agent.backends import Miners
 from agent.energy_metrics import energy_families
 from agent.exposition import DeviceSeries
 from agent.gpu.exporter import gpu_metrics
-from agent.host import read_host
+from agent.host import HostReading, read_host
+from agent.nodes.exporter import node_metrics
 from agent.site import SiteAgent
 from agent.status import LANE_NAMES, NO_CIRCUIT_W
 from gridpivot import __version__
@@ -67,8 +68,9 @@ class AgentExporter:
         yield from self._governor()
         yield from self._uplink()
         yield from self._counters()
-        yield from self._host_series()
+        yield from host_families(self._host)
         yield from gpu_metrics(agent.hardware.pools)
+        yield from node_metrics(agent.hardware.pools)
         if agent.hardware.ai is not None:
             yield from ai_metrics(agent.hardware.ai)
 
@@ -171,15 +173,16 @@ class AgentExporter:
                     family.add_metric([str(word)], count)
                 yield family
 
-    def _host_series(self) -> Iterator[Metric]:
-        host = self._host
-        figures = {
-            "gridpivot_host_cpu_ratio": ("CPU in use", host.cpu_ratio),
-            "gridpivot_host_memory_used_bytes": ("Memory in use", host.memory_used_bytes),
-            "gridpivot_host_memory_total_bytes": ("Memory", host.memory_total_bytes),
-            "gridpivot_host_disk_used_bytes": ("Disk in use", host.disk_used_bytes),
-            "gridpivot_host_disk_total_bytes": ("Disk", host.disk_total_bytes),
-        }
-        for name, (help_text, value) in figures.items():
-            if value is not None:
-                yield GaugeMetricFamily(name, help_text, float(value))
+
+def host_families(host: HostReading) -> Iterator[Metric]:
+    """The machine itself; what it does not tell is left out."""
+    figures = {
+        "gridpivot_host_cpu_ratio": ("CPU in use", host.cpu_ratio),
+        "gridpivot_host_memory_used_bytes": ("Memory in use", host.memory_used_bytes),
+        "gridpivot_host_memory_total_bytes": ("Memory", host.memory_total_bytes),
+        "gridpivot_host_disk_used_bytes": ("Disk in use", host.disk_used_bytes),
+        "gridpivot_host_disk_total_bytes": ("Disk", host.disk_total_bytes),
+    }
+    for name, (help_text, value) in figures.items():
+        if value is not None:
+            yield GaugeMetricFamily(name, help_text, float(value))

@@ -30,6 +30,7 @@ from agent.commissioner import Commissioner
 from agent.exporter import AgentExporter
 from agent.identity.files import Addresses, read_addresses
 from agent.identity.upkeep import Upkeep
+from agent.local_control import Handler
 from agent.settings import AgentSettings
 from agent.site import MOST_RATIO, Beats, Hardware, SiteAgent
 from agent.stage_record import meter_mark
@@ -98,6 +99,7 @@ class Equipment:
     )
     work: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
     telling: list[Callable[[Say], Coroutine[Any, Any, None]]] = field(default_factory=list)  # work that says events
+    handlers: dict[str, Handler] = field(default_factory=dict)  # of the local control
     missing: list[str] = field(default_factory=list)
 
     def hardware(self, settings: AgentSettings) -> Hardware:
@@ -112,10 +114,11 @@ def find_equipment(settings: AgentSettings, clock: Clock) -> Equipment:
     found = Equipment()
     declared: tuple[AiPool, ...] = ()
     scraped = [pool for pool in settings.gpu.pools if pool.dcgm is not None]
-    if len(scraped) < len(settings.gpu.pools):
+    local = [pool for pool in settings.gpu.pools if pool.dcgm is None and not pool.nodes]
+    noded = [pool for pool in settings.gpu.pools if pool.nodes]
+    if local:
         from agent.gpu.pools import open_pools
 
-        local = [pool for pool in settings.gpu.pools if pool.dcgm is None]
         side = open_pools(settings.gpu.model_copy(update={"pools": tuple(local)}))
         found.missing += side.missing
         if side.pools is not None:
@@ -123,19 +126,35 @@ def find_equipment(settings: AgentSettings, clock: Clock) -> Equipment:
             found.work.append(side.pools.run)
             if settings.gpu.guard_socket is not None:
                 found.fallbacks = side.pools
-    elif not scraped:
+    elif not scraped and not noded:
         found.missing.append("no GPU pools in settings ([[gpu.pools]])")
+    parts: list[tuple[Pools, int]] = [(found.pools, len(declared))] if declared else []
+    holders = [found.fallbacks] if declared else []
+    if noded:
+        from agent.nodes.assembly import open_nodes
+
+        nodes = open_nodes(settings, clock)
+        parts.append((nodes.pools, len(nodes.pools.declared)))
+        holders.append(nodes.pools)
+        declared = (*declared, *nodes.pools.declared)
+        found.missing += nodes.pools.missing
+        found.work.append(nodes.run)
+        found.handlers |= nodes.handlers
     if scraped:
-        from agent.gpu.many import ManyPools
         from agent.gpu.scraped import ScrapedPools
 
         exporters = ScrapedPools(scraped, clock)
-        parts: list[tuple[Pools, int]] = [(found.pools, len(declared)), (exporters, len(exporters.declared))]
-        many = ManyPools(parts, [found.fallbacks, None])
-        found.pools, declared = many, (*declared, *exporters.declared)
-        if found.fallbacks is not None:
-            found.fallbacks = many
+        parts.append((exporters, len(exporters.declared)))
+        holders.append(None)
+        declared = (*declared, *exporters.declared)
         found.work.append(exporters.run)
+    if len(parts) == 1:
+        found.pools, found.fallbacks = parts[0][0], holders[0]
+    elif parts:
+        from agent.gpu.many import ManyPools
+
+        many = ManyPools(parts, holders)
+        found.pools, found.fallbacks = many, many if any(holder is not None for holder in holders) else None
     pool_meters = {p.name: p.meter for p in settings.gpu.pools if p.meter is not None}
     if declared and pool_meters:
         from agent.gpu.metered import MeteredPools
@@ -270,8 +289,13 @@ def _locked(lock: TextIO) -> bool:
     return False
 
 
-async def _wait_for_lock(state_dir: Path, stop: asyncio.Event) -> TextIO | None:
-    """The lock, once whoever holds it has ended; nothing is touched meanwhile. None when we are to stop."""
+async def wait_for_lock(state_dir: Path, stop: asyncio.Event, *, wait: bool) -> TextIO | None:
+    """The lock, once whoever holds it has ended; nothing is touched meanwhile. None when we are to stop.
+
+    Without `wait` it raises Refused while another lives.
+    """
+    if not wait:
+        return take_lock(state_dir)
     said = ""
     while not stop.is_set():
         try:
@@ -293,7 +317,7 @@ async def serve(settings: AgentSettings, clock: Clock | None = None, *, wait: bo
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    lock = await _wait_for_lock(settings.state_dir, stop) if wait else take_lock(settings.state_dir)
+    lock = await wait_for_lock(settings.state_dir, stop, wait=wait)
     if lock is None:
         return
     with contextlib.closing(lock):
@@ -320,6 +344,7 @@ async def serve(settings: AgentSettings, clock: Clock | None = None, *, wait: bo
                 required=settings.governor.commissioning,
             ),
         )
+        agent.more_handlers = equipment.handlers
         exporter = AgentExporter(agent, equipment.miners, clock, per_device=settings.http.per_device_series)
         http = HttpServer(
             {"/metrics": exporter.metrics, "/healthz": answer("ok"), "/readyz": exporter.ready},
@@ -372,7 +397,7 @@ async def _keep_status(agent: SiteAgent, settings: AgentSettings, clock: Clock) 
         if agent.actions is not None:
             shape = status_of(agent, clock.now())
             try:
-                await asyncio.to_thread(_replace, settings.state_dir / "status.json", shape.model_dump_json())
+                await asyncio.to_thread(replace_text, settings.state_dir / "status.json", shape.model_dump_json())
                 said = False
             except OSError as error:
                 if not said:
@@ -390,7 +415,7 @@ async def _settle_memory() -> None:
     await asyncio.Event().wait()
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
     """Write whole or not at all; the same neighbour each time, so that a full disk is not littered."""
     fresh = path.with_suffix(".new")
     fresh.write_text(text, encoding="utf-8")

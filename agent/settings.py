@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,10 @@ from agent.governor.state import CircuitSwitch, ContainerFans, Policy
 from agent.meter import MeterSettings
 from gridpivot.settings import Section
 from gridpivot.vocabulary import AiPriority, Posture, Stage
+
+NodeName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9.\-]*$")]
+Address = Annotated[str, Field(pattern=r"^[^\s:]+:\d{1,5}$")]  # HOST:PORT
+MOST_GPUS = 32  # of one node
 
 ENV_PREFIX = "GRIDPIVOT_AGENT"
 DEFAULT_CONFIG = Path("/etc/gridpivot/agent.toml")
@@ -127,11 +131,14 @@ class DcgmSettings(Section):
 
 
 class GpuPoolSettings(Section):
-    """GPUs of this host that form one AI pool. Powers of the host are watts at the wall."""
+    """GPUs that form one AI pool, of this host or of nodes. Powers of the host are watts at the wall."""
 
     name: str = Field(min_length=1, max_length=64)
     priority: AiPriority = AiPriority.STANDARD
     uuids: tuple[str, ...] = ()  # empty = every GPU that no other pool names
+    nodes: tuple[NodeName, ...] = Field(default=(), max_length=1024)  # every GPU of these hosts, and none of this one
+    gpus_per_node: int | None = Field(default=None, ge=1, le=MOST_GPUS)  # none = as each node was last seen
+    gpu_max_w: float = Field(default=700.0, gt=0, le=5000)  # of a GPU that no node has told of yet
     host_w_per_gpu: float = Field(default=400.0, ge=0, le=5000)
     dcgm: DcgmSettings | None = None
     meter: MeterSettings | None = None
@@ -143,6 +150,8 @@ class GpuPoolSettings(Section):
     def _one_manager(self) -> Self:
         if self.slurm is not None and self.commands is not None:
             raise ValueError("give one of slurm and commands: a pool has one workload manager")
+        if sum((bool(self.nodes), bool(self.uuids), self.dcgm is not None)) > 1:
+            raise ValueError("give one of nodes, uuids and dcgm: a pool's GPUs are read in one way")
         return self
 
 
@@ -154,6 +163,21 @@ class GpuSettings(Section):
     deadline_s: float = Field(default=5.0, gt=0, le=60)
     guard_socket: Path | None = None  # gridpivot-agent gpu-guard; none = the agent sets limits itself
     guard_lease_s: float = Field(default=15.0, ge=5, le=120)
+    host_power_file: Path | None = (
+        None  # of a node: watts at the wall, kept fresh by a script; none = hwmon, if it tells
+    )
+    host_power_source: Literal["bmc", "pdu"] = "bmc"  # where the file's figure comes from
+
+
+class NodesSettings(Section):
+    """How GPU hosts (`role = "node"`) reach this site's agent. It listens when a pool names nodes."""
+
+    listen: Address = "0.0.0.0:7445"  # mutual TLS: sessions, renewal
+    enrol_listen: Address = "0.0.0.0:7446"  # server-only TLS: enrolment
+    host: str | None = Field(default=None, min_length=1, max_length=253)  # what nodes dial; none = this machine's name
+    beat_s: float = Field(default=2.0, ge=0.2, le=30)
+    lease_s: float = Field(default=15.0, ge=2, le=120)
+    certificate_days: float = Field(default=30.0, gt=0, le=825)
 
 
 class HttpSettings(Section):
@@ -182,6 +206,8 @@ class AgentSettings(Section):
     """The whole file. Only `site` is needed: an agent without circuit, miners or GPUs reports its host."""
 
     site: str = Field(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9\-]*$")
+    role: Literal["site", "node"] = "site"  # node: this host's GPUs are reported to the site's agent, which governs
+    node: NodeName | None = None
     state_dir: Path = DEFAULT_STATE
     uplink: UplinkSettings = UplinkSettings()
     circuit: CircuitSettings | None = None
@@ -192,6 +218,7 @@ class AgentSettings(Section):
     fans: tuple[FanSettings, ...] = ()
     switches: tuple[SwitchSettings, ...] = ()
     gpu: GpuSettings = GpuSettings()
+    nodes: NodesSettings = NodesSettings()
     report: ReportSettings = ReportSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
@@ -203,6 +230,32 @@ class AgentSettings(Section):
             raise ValueError(
                 'a site that commands devices needs [circuit] with its ceiling; add it, or set stage = "observe"'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_node_governs_nothing(self) -> Self:
+        if self.role == "site":
+            if self.node is not None:
+                raise ValueError('`node` names a host of role = "node"; set the role, or drop `node`')
+            named = [node for pool in self.gpu.pools for node in pool.nodes]
+            twice = sorted({node for node in named if named.count(node) > 1})
+            if twice:
+                raise ValueError(f"node {twice[0]!r} stands in two pools: all GPUs of a node are of one pool")
+            return self
+        if self.node is None:
+            raise ValueError('role = "node" needs the node\'s name; add node = "gpu-001"')
+        governing = {
+            "circuit": self.circuit is not None,
+            "asic.inventory": self.asic.inventory is not None,
+            "meter": self.meter is not None,
+            "gpu.pools": bool(self.gpu.pools),
+            "limits": bool(self.limits),
+            "fans": bool(self.fans),
+            "switches": bool(self.switches),
+        }
+        wrong = [name for name, given in governing.items() if given]
+        if wrong:
+            raise ValueError(f"{wrong[0]} belongs to the site's agent, not to a node; move it there")
         return self
 
     def path(self, relative: Path) -> Path:

@@ -35,7 +35,7 @@ from agent.governor.recall import Recall
 from agent.governor.state import Actions, GovernorState, ModeCommand, Orders, Policy, Sensed
 from agent.identity.upkeep import CertificateState
 from agent.keeping import keep_desired, keep_energy
-from agent.local_control import LocalControl
+from agent.local_control import Handler, LocalControl
 from agent.notices import Notices
 from agent.uplink.beat import DeviceBeat
 from agent.uplink.reports import event, inventory_message, loads_w, rollup
@@ -139,6 +139,7 @@ class SiteAgent:
         self.pool_readings: list[PoolReading] = []
         self.uplink: Uplink | None = None
         self.certificate: CertificateState | None = None  # None = nobody here looks after it
+        self.more_handlers: Mapping[str, Handler] = {}  # of the local control, beside its own
         self._target, self._state_dir = target, state_dir
         self._applied: tuple[int, int] = (0, 0)
         self._steady = 0
@@ -171,7 +172,7 @@ class SiteAgent:
                     self.say(EventKind.SPOOL_DEGRADED, f"spool file was not readable; set aside as {set_aside.name}")
                 self.say(EventKind.AGENT_STARTED, f"agent of site {self.site} started")
                 tasks.create_task(self.uplink.run(), name=f"uplink {self.site}")
-            handlers = self.by_hand.handlers | self.commissioner.handlers
+            handlers = {**self.by_hand.handlers, **self.commissioner.handlers, **self.more_handlers}
             tasks.create_task(LocalControl(self._state_dir, handlers).run(), name=f"control {self.site}")
             tasks.create_task(self._govern(), name=f"governor {self.site}")
             desired = keep_desired(self._recall, lambda: self.state.desired.copy(), self._recalled, self._clock)

@@ -210,6 +210,8 @@ MEANING: dict[type[StrEnum], dict[str, str]] = {
         "overloaded": "try again later",
         "revoked": "the site's certificate was revoked; enrol it again",
         "expired": "the certificate has run out; an operator has to approve the site's return",
+        "duplicate_node": "another process holds this node's session",
+        "wrong_node": "the certificate speaks for another node, or another site's",
     },
     v.Role: {
         "viewer": "looks",

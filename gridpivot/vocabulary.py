@@ -260,7 +260,7 @@ class LinkState(StrEnum):
 
 
 class GoawayCode(StrEnum):
-    """Why the controller ended a session."""
+    """Why the controller, or a site's agent towards a node, ended a session."""
 
     DUPLICATE_SITE = "duplicate_site"
     NOT_ENROLLED = "not_enrolled"
@@ -270,6 +270,8 @@ class GoawayCode(StrEnum):
     OVERLOADED = "overloaded"
     REVOKED = "revoked"
     EXPIRED = "expired"
+    DUPLICATE_NODE = "duplicate_node"
+    WRONG_NODE = "wrong_node"
 
 
 class Role(StrEnum):

@@ -41,6 +41,13 @@ class ManyPools:
         return [reading for part, _ in self._parts for reading in getattr(part, "readings", [])]
 
     @property
+    def node_pools(self) -> object | None:
+        """The source that has nodes, if any."""
+        return next(
+            (found for part, _ in self._parts if (found := getattr(part, "node_pools", None)) is not None), None
+        )
+
+    @property
     def counters(self) -> dict[str, dict[str, int]]:
         """Of the source that counts."""
-        return next((c for part, _ in self._parts if (c := getattr(part, "counters", None)) is not None), {})
+        return next((c for part, _ in self._parts if (c := getattr(part, "counters", None)) and "scans" in c), {})

@@ -114,6 +114,11 @@ class MeteredPools:
         return list(getattr(self._pools, "readings", []))
 
     @property
+    def node_pools(self) -> object | None:
+        """The pools over hosts among those behind, if any."""
+        return getattr(self._pools, "node_pools", None)
+
+    @property
     def counters(self) -> dict[str, dict[str, int]]:
         """As the pools behind count."""
         return dict(getattr(self._pools, "counters", {}))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -56,6 +56,7 @@ class NvmlPools:
         self._pending_at_s = 0.0
         self._wake = asyncio.Event()
         self._closed = False
+        self.on_scan: Callable[[], None] = lambda: None
         self._state = NvmlOutcome.OK
         self._scans: Counter[str] = Counter()
         self._limits: Counter[str] = Counter()
@@ -91,6 +92,33 @@ class NvmlPools:
         self._held_at_s = now.monotonic_s
         for members, wall_w in zip(self.members, fallback_w, strict=True):
             self._fallback_w |= shares(members, wall_w, self._readings, self._last_limits_w)
+
+    # -- the same, GPU by GPU: for a node, whose site's agent does the sharing out --------------------------------------
+
+    def want(self, limits_w: Mapping[str, float]) -> None:
+        """From the next scan on, which begins now, these limits and no others [W by UUID]."""
+        self._wanted_w = dict(limits_w)
+        self._wake.set()
+
+    def hold_gpus(self, fallback_w: Mapping[str, float], now: Instant) -> None:
+        """Somebody governs, and without it each GPU falls back to this [W by UUID]. For a guard only."""
+        self._held_at_s = now.monotonic_s
+        self._fallback_w = dict(fallback_w)
+
+    @property
+    def wanted_w(self) -> dict[str, float]:
+        """Limits that every scan holds [W by UUID]."""
+        return dict(self._wanted_w)
+
+    @property
+    def scan_began_s(self) -> float | None:
+        """When the newest scan began [monotonic s]; None before the first."""
+        return self._read_at_s
+
+    @property
+    def state(self) -> NvmlOutcome:
+        """How NVML as a whole stands."""
+        return self._state
 
     # -- what metrics and tests look at ------------------------------------------------------------------------------
 
@@ -160,6 +188,7 @@ class NvmlPools:
                 self._last_limits_w[reading.uuid] = limit_of(reading, self._last_limits_w.get(reading.uuid))
         self._note_attempts(scan.attempts)
         self._note(NvmlOutcome.OK, "")
+        self.on_scan()
 
     async def _renew(self, guard: GuardClient, wanted_w: dict[str, float], now_s: float) -> Mapping[str, Attempt]:
         """Limits and leases by the guard, as long as the governor gives signs of life."""

@@ -60,8 +60,13 @@ class Upkeep:
         clock: Clock,
         rotate: Callable[[], None],
         say: Say,
+        way_back: str = "",
     ) -> None:
-        """`paths` are CA, certificate and key as settings name them; `rotate` takes them over into the uplink."""
+        """`paths` are CA, certificate and key as settings name them; `rotate` takes them over into the uplink.
+
+        `way_back`: what a person does after the certificate's end, where nobody can be asked to approve a return.
+        """
+        self._way_back = way_back
         self._site, self._state_dir, self._addresses, self._clock = site, state_dir, addresses, clock
         self._ca, self._certificate, self._key = paths
         self._rotate, self._say = rotate, say
@@ -102,6 +107,8 @@ class Upkeep:
 
     async def _recover(self, expired: x509.Certificate, own: KeyPair) -> float:
         """Ask to come back with the old key and a new one; an operator decides."""
+        if self._way_back:
+            raise Refused(f"the certificate has run out; {self._way_back}")
         key = load_key(await self._pending(PENDING_RECOVERY))
         ca_pem = await asyncio.to_thread(self._ca.read_bytes)
         csr_der = await asyncio.to_thread(self._pending_request, key_pem(key))

@@ -16,11 +16,12 @@ from controller.api import telling
 from controller.api.identities import IdentityDecisions
 from controller.api.summary import fleet_summary, site_summary
 from controller.identity.caller import Caller
-from controller.identity.gate import Gate, certified
+from controller.identity.gate import Gate
 from controller.operations import Operations
 from controller.planner import PlanLoop
 from controller.questions import Questions
 from gridpivot.errors import GridpivotError, Refused
+from gridpivot.link.peer import certified
 from gridpivot.observability import get_logger
 from gridpivot.v1 import operator_pb2 as op
 from gridpivot.v1 import operator_pb2_grpc, plan_pb2

@@ -17,13 +17,14 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from controller.identity.gate import Certified, Gate
+from controller.identity.gate import Gate
 from controller.store.identities import CertificateRow, Identities, RecoveryRow, TokenRow
 from gridpivot.clock import Clock
 from gridpivot.errors import Refused
 from gridpivot.link import token as tokens
 from gridpivot.link.certificates import Authority, certify_site, read_request, serial_of, signed_by, uris_of
 from gridpivot.link.credentials import identity_in
+from gridpivot.link.peer import Certified
 from gridpivot.v1 import enrolment_pb2 as pb
 
 ASK_AGAIN_S = 60.0

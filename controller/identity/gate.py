@@ -9,48 +9,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-
-from cryptography import x509
+from collections.abc import Callable, Mapping
 
 from controller.identity.caller import Caller
 from controller.store.identities import Identities, Standing
 from gridpivot.clock import Clock
 from gridpivot.errors import GridpivotError
-from gridpivot.link.certificates import serial_of
-from gridpivot.link.credentials import identity_of
+from gridpivot.link.peer import Certified
 from gridpivot.observability import get_logger
 from gridpivot.vocabulary import GoawayCode, Role
 
 LOOK_S = 1.0
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Certified:
-    """What a peer's certificate says."""
-
-    kind: str  # site or operator
-    name: str
-    serial: str
-    not_before_unix_ms: int
-    not_after_unix_ms: int
-
-
-def certified(auth_context: Mapping[str, Iterable[bytes]]) -> Certified | None:
-    """The peer's certificate, which TLS has verified; None when there is none that names somebody."""
-    named = identity_of(auth_context)
-    pem = next(iter(auth_context.get("x509_pem_cert", ())), None)
-    if named is None or pem is None:
-        return None
-    certificate = x509.load_pem_x509_certificate(bytes(pem))
-    return Certified(
-        *named,
-        serial_of(certificate),
-        round(certificate.not_valid_before_utc.timestamp() * 1000),
-        round(certificate.not_valid_after_utc.timestamp() * 1000),
-    )
 
 
 class Gate:

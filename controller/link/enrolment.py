@@ -6,7 +6,6 @@ Whoever is refused often from one address waits: guessing a 256-bit secret is ho
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,37 +14,16 @@ import grpc
 import structlog
 
 from controller.identity.enrolment import Enrolment
-from controller.identity.gate import certified
 from gridpivot.clock import Clock
 from gridpivot.errors import GridpivotError, Refused
+from gridpivot.link.peer import certified
+from gridpivot.link.refusals import Refusals
 from gridpivot.v1 import enrolment_pb2 as pb
 from gridpivot.v1 import enrolment_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Any, Any]
-REFUSALS = 10  # from one address ...
-PER_S = 60.0  # ... in this time; after it the address waits
-MOST_ADDRESSES = 10_000
 DEADLINE_S = 30.0
 log = structlog.get_logger("controller.enrolment")
-
-
-class Refusals:
-    """How often an address was refused lately. Pure."""
-
-    def __init__(self) -> None:
-        self._seen: OrderedDict[str, list[float]] = OrderedDict()
-
-    def too_many(self, address: str, now_s: float) -> bool:
-        """Whether the address has to wait."""
-        moments = [at for at in self._seen.get(address, ()) if now_s - at < PER_S]
-        return len(moments) >= REFUSALS
-
-    def note(self, address: str, now_s: float) -> None:
-        """One more; the longest unseen address is forgotten when there are too many."""
-        moments = [at for at in self._seen.pop(address, ()) if now_s - at < PER_S]
-        self._seen[address] = [*moments[-REFUSALS:], now_s]
-        while len(self._seen) > MOST_ADDRESSES:
-            self._seen.popitem(last=False)
 
 
 class EnrolmentServicer(enrolment_pb2_grpc.EnrolmentServiceServicer):

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import structlog
 
 from controller.fleet.tables import Fleet
-from controller.identity.gate import Certified, Gate, certified
+from controller.identity.gate import Gate
 from controller.link.session import (
     HIGHEST_NUMBER,
     WRITE_DEADLINE_S,
@@ -27,6 +27,7 @@ from controller.link.session import (
 )
 from controller.store.store import Store
 from gridpivot.clock import Clock
+from gridpivot.link.peer import Certified, certified
 from gridpivot.v1 import session_pb2 as wire
 from gridpivot.v1 import session_pb2_grpc
 from gridpivot.vocabulary import GoawayCode

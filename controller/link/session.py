@@ -15,7 +15,6 @@ import grpc
 import structlog
 
 from controller.fleet.tables import SiteLive, Took
-from controller.identity.gate import Certified
 from controller.link.assembly import Assembly
 from controller.store.energy import energy_of
 from controller.store.lanes import Arrival
@@ -27,6 +26,7 @@ from gridpivot.link.codec import decode_payload, unpacked_bytes
 from gridpivot.link.cursors import LaneCursor
 from gridpivot.link.heartbeat import LinkWatch
 from gridpivot.link.lanes import LANES, Lane
+from gridpivot.link.peer import Certified
 from gridpivot.v1 import plan_pb2
 from gridpivot.v1 import session_pb2 as wire
 from gridpivot.v1 import telemetry_pb2 as pb

@@ -196,6 +196,20 @@ def certify_site(
     return _sign(authority, key, site, names, ExtendedKeyUsageOID.CLIENT_AUTH, now, days)
 
 
+def certify_node(
+    authority: Authority,
+    fleet: str,
+    site: str,
+    node: str,
+    key: ec.EllipticCurvePublicKey,
+    now: dt.datetime,
+    days: float,
+) -> x509.Certificate:
+    """A certificate over the key of a site's node, from the site's own CA for nodes."""
+    names = [x509.UniformResourceIdentifier(f"spiffe://{fleet}/site/{site}/node/{node}")]
+    return _sign(authority, key, node, names, ExtendedKeyUsageOID.CLIENT_AUTH, now, days)
+
+
 def load_pem(chain_pem: bytes) -> x509.Certificate:
     """The first certificate of a chain; raises ValueError."""
     return x509.load_pem_x509_certificate(chain_pem)

@@ -129,7 +129,7 @@ def _configuration(own: KeyPair, ca_pem: bytes | None) -> grpc.ServerCertificate
 
 
 def identity_of(auth_context: Mapping[str, Iterable[bytes]]) -> tuple[str, str] | None:
-    """("site" or "operator", name) in the peer's SAN URI `spiffe://<fleet>/<kind>/<name>`; None when there is none."""
+    """(kind, name) in the peer's SAN URI, as `identity_in` has it; None when there is none, or several."""
     # Not x509_subject_alternative_name: that one mixes DNS names and e-mail addresses with URIs.
     identities = {bytes(raw) for entry in ("peer_spiffe_id", "x509_uri") for raw in auth_context.get(entry, ())}
     if len(identities) != 1:
@@ -138,12 +138,20 @@ def identity_of(auth_context: Mapping[str, Iterable[bytes]]) -> tuple[str, str] 
 
 
 def identity_in(uri: str) -> tuple[str, str] | None:
-    """(kind, name) of one SAN URI."""
+    """(kind, name) of one SAN URI: `spiffe://<fleet>/site/<name>`, `.../operator/<name>`, or a site's node.
+
+    A node, `spiffe://<fleet>/site/<site>/node/<name>`, is ("node", "<site>/<name>").
+    """
     parts = uri.removeprefix("spiffe://").split("/")
-    if not uri.startswith("spiffe://") or len(parts) != 3:
+    if not uri.startswith("spiffe://") or not all(parts):
         return None
-    fleet, kind, name = parts
-    return (kind, name) if fleet and name and kind in ("site", "operator") else None
+    match parts:
+        case [_, "site" | "operator" as kind, name]:
+            return kind, name
+        case [_, "site", site, "node", name]:
+            return "node", f"{site}/{name}"
+        case _:
+            return None
 
 
 def site_of(auth_context: Mapping[str, Iterable[bytes]]) -> str | None:

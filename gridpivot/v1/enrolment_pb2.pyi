@@ -239,6 +239,7 @@ class AgentToken(_message.Message):
     OPERATOR_ADDRESS_FIELD_NUMBER: _builtins.int
     CA_DER_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_UNIX_MS_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
     token_id: _builtins.str
     """Identity of the token (hex); not secret."""
     secret: _builtins.bytes
@@ -253,6 +254,8 @@ class AgentToken(_message.Message):
     """CA to trust (DER): grpcio cannot check a pin, so the whole certificate travels."""
     expires_at_unix_ms: _builtins.int
     """End of the token (milliseconds since the Unix epoch, UTC)."""
+    node: _builtins.str
+    """Node of the site that may be enrolled with it; empty = the site itself."""
     def __init__(
         self,
         *,
@@ -263,10 +266,11 @@ class AgentToken(_message.Message):
         operator_address: _builtins.str = ...,
         ca_der: _builtins.bytes = ...,
         expires_at_unix_ms: _builtins.int = ...,
+        node: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_der", b"ca_der", "expires_at_unix_ms", b"expires_at_unix_ms", "operator_address", b"operator_address", "secret", b"secret", "session_address", b"session_address", "site", b"site", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_der", b"ca_der", "expires_at_unix_ms", b"expires_at_unix_ms", "node", b"node", "operator_address", b"operator_address", "secret", b"secret", "session_address", b"session_address", "site", b"site", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

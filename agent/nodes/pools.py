@@ -1,0 +1,309 @@
+"""AI pools over nodes: implements `agent.backends.Pools` and `Fallbacks`. Holds the table; sessions bring and fetch.
+
+A wanted limit or fallback of a pool becomes limits of GPUs as soon as hosts can take them: at once for what falls, and
+for what rises when the rest of the pool has read back enough. A host that is silent is charged what it may draw, and
+what it may draw is not given to others; a host that comes gets its share without anybody asking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import structlog
+
+from agent.backends import PoolReading
+from agent.gpu.accounting import IDLE_W
+from agent.nodes.reports import Board, NodeReading
+from agent.nodes.sharing import level_limits_w, released_w, steady_w
+from agent.nodes.table import Node, NodeTable
+from agent.settings import GpuPoolSettings, NodesSettings
+from gridpivot.clock import Clock, Instant
+from gridpivot.curves import AiPool, gpu_pool
+from gridpivot.link.gpu_columns import Bools, Floats
+from gridpivot.v1 import node_pb2 as pb
+
+log = structlog.get_logger("agent.nodes")
+STALE_BEATS = 3.0
+LOOK_S = 0.2  # how long what a host said waits before it may move others
+SETTLE_S = 5.0  # a silent host's lease that ran out is noticed within this
+FALLBACK_STEP_RATIO = 0.01
+BMC_LEAST_RATIO = 0.9  # a host's own figure below this share of its GPUs' sum is not believed
+
+
+class NodePools:
+    """Pools in the order of the settings. `run()` must be awaited by the service."""
+
+    def __init__(
+        self,
+        pools: Sequence[GpuPoolSettings],
+        settings: NodesSettings,
+        known: Mapping[str, tuple[Board, ...]],
+        clock: Clock,
+    ) -> None:
+        """`known`: boards of nodes as they were last seen, by node."""
+        self.settings, self._clock = settings, clock
+        self._pools = tuple(pools)
+        nodes: list[Node] = []
+        self._rows: list[np.ndarray] = []  # nodes of each pool
+        self._pool_of: list[int] = []
+        most_w: list[float] = []
+        for number, pool in enumerate(self._pools):
+            first = len(nodes)
+            for name in pool.nodes:
+                boards = known.get(name, ())
+                nodes.append(Node(name, len(nodes), pool.gpus_per_node or len(boards), boards))
+                self._pool_of.append(number)
+                most_w.append(pool.gpu_max_w)
+            self._rows.append(np.arange(first, len(nodes)))
+        self.table = NodeTable(nodes, most_w)
+        self.by_name = {node.name: node for node in self.table.nodes}
+        # A pool of which nothing is known yet is none; its nodes may come, so that the next start knows them.
+        self._shown = [n for n in range(len(self._pools)) if self.table.used[self._rows[n]].any()]
+        self.declared = tuple(self._declare(n) for n in self._shown)
+        self.missing = [
+            f"node {node.name}: never seen, and its pool does not say gpus_per_node: it is not counted before it comes"
+            for node in nodes
+            if not node.gpu_count
+        ]
+        self._wanted_w: list[float | None] = [None] * len(self._pools)
+        self._fallback_w: list[float | None] = [None] * len(self._pools)
+        self._stirred = asyncio.Event()
+        self._moved: set[int] = set()
+        self.changed: dict[str, Callable[[], None]] = {}  # told when a node's limits have changed
+        self.on_boards: Callable[[], None] = lambda: None
+        self.counters: dict[str, dict[str, int]] = {"reports": {}, "sessions": {}, "limits": {}}
+
+    def _declare(self, number: int) -> AiPool:
+        own, rows, table = self._pools[number], self._rows[number], self.table
+        used = table.used[rows]
+        max_w = float(table.max_w[rows][used].mean())
+        min_w = min(float(table.min_w[rows][used].mean()), 0.99 * max_w)  # a curve needs two ends
+        return gpu_pool(
+            own.name,
+            own.priority,
+            int(used.sum()),
+            gpu_max_w=max_w,
+            gpu_min_w=min_w,
+            gpu_idle_w=min(IDLE_W, min_w),
+            host_w_per_gpu=own.host_w_per_gpu,
+        )
+
+    @property
+    def node_pools(self) -> NodePools:
+        """For metrics: which of a site's sources of pools has nodes."""
+        return self
+
+    def now_s(self) -> float:
+        """The present moment [monotonic s]."""
+        return self._clock.now().monotonic_s
+
+    def fresh(self, now_s: float) -> Bools:
+        """Nodes whose report is recent."""
+        return self.table.fresh(now_s, STALE_BEATS * self.settings.beat_s)
+
+    def told(self) -> dict[str, dict[str, object]]:
+        """Every node as `gridpivot-agent node list` shows it: link, GPUs, power [W], what it may draw [W]."""
+        table, now_s = self.table, self.now_s()
+        fresh, allowed_w = self.fresh(now_s), table.allowed_w(now_s, self.settings.lease_s)
+        told: dict[str, dict[str, object]] = {}
+        for node in table.nodes:
+            i, watts = node.index, table.power_w[node.index]
+            tells = bool(fresh[i]) and not np.isnan(watts).all()
+            told[node.name] = {
+                "link": "connected" if node.connected else "down",
+                "gpus": node.gpu_count,
+                "power_w": float(np.nansum(watts)) if tells else None,
+                "limit_w": float(allowed_w[i][table.used[i]].sum()),
+            }
+        return told
+
+    # -- the Pools face ----------------------------------------------------------------------------------------------
+
+    def read(self, now: Instant) -> Sequence[PoolReading]:
+        """Newest reading per pool; power is None while no node of the pool tells it. Nothing silent counts zero."""
+        table, now_s = self.table, now.monotonic_s
+        fresh = self.fresh(now_s)
+        allowed_w = np.where(table.used, table.allowed_w(now_s, self.settings.lease_s), 0.0)
+        tells = fresh[:, None] & table.told & ~table.lost & ~np.isnan(table.power_w)
+        draw_w = np.where(tells, table.power_w, allowed_w)
+        held = tells & table.held
+        more_w = np.where(held, np.maximum(table.max_w - draw_w, 0.0), 0.0).sum(axis=1)
+        host_w = self._hosts_w()
+        node_w = self._node_w(draw_w.sum(axis=1), tells, fresh, host_w)
+        present = (fresh[:, None] & table.told & ~table.lost).sum(axis=1)
+        limit_w = allowed_w.sum(axis=1) + host_w
+        readings = []
+        for rows in (self._rows[n] for n in self._shown):
+            telling = bool(tells[rows].any())
+            power_w = float(node_w[rows].sum())
+            at_s = min((table.nodes[i].reported_at_s for i in rows if fresh[i]), default=now_s)
+            readings.append(
+                PoolReading(
+                    power_w if telling else None,
+                    float(limit_w[rows].sum()),
+                    power_w + float(more_w[rows].sum()) if telling else None,
+                    int(present[rows].sum()),
+                    at_s,
+                )
+            )
+        return readings
+
+    def _hosts_w(self) -> Floats:
+        """The hosts' own share by the settings [W]; a GPU that falls off the bus takes no fan with it."""
+        return np.array(
+            [n.gpu_count * self._pools[p].host_w_per_gpu for n, p in zip(self.table.nodes, self._pool_of, strict=True)]
+        )
+
+    def _node_w(self, gpus_w: Floats, tells: np.ndarray, fresh: np.ndarray, host_w: Floats) -> Floats:
+        """Wall power by node: its BMC's or PDU's figure while that makes sense, else GPUs and the host's share [W]."""
+        known_w = np.where(tells, self.table.power_w, 0.0).sum(axis=1)
+        own_w = np.array([np.nan if n.host_power_w is None else n.host_power_w for n in self.table.nodes])
+        believed = fresh & (own_w >= BMC_LEAST_RATIO * known_w) & (own_w > 0.0)
+        return np.where(believed, own_w, gpus_w + host_w)
+
+    def set_limit(self, pool: int, limit_w: float, now: Instant) -> None:
+        """Ask for enforced limits that allow at most `limit_w` at the wall; what can go out now goes out now."""
+        self._wanted_w[self._shown[pool]] = limit_w
+        self._settle(self._shown[pool], now.monotonic_s)
+
+    # -- the Fallbacks face ------------------------------------------------------------------------------------------
+
+    def hold(self, fallback_w: Sequence[float], now: Instant) -> None:
+        """The governor lives, and without it each pool falls back to this [W at the wall]."""
+        for pool, declared, wall_w in zip(self._shown, self.declared, fallback_w, strict=True):
+            step_w = FALLBACK_STEP_RATIO * declared.max_w
+            steady = steady_w(self._fallback_w[pool], wall_w, step_w)
+            if steady != self._fallback_w[pool]:
+                self._fallback_w[pool] = steady
+                self._settle(pool, now.monotonic_s)
+
+    # -- sharing out ---------------------------------------------------------------------------------------------------
+
+    def _settle(self, pool: int, now_s: float) -> None:
+        """Limits of every GPU of a pool as of now, to the sessions whose node has others."""
+        table, rows = self.table, self._rows[pool]
+        live = np.array([table.nodes[i].connected for i in rows], bool)[:, None]
+        takes = live & table.told[rows] & ~table.lost[rows] & table.settable[rows]
+        allowed_w = table.allowed_w(now_s, self.settings.lease_s)[rows]
+        host_w = float(self._hosts_w()[rows].sum())
+        limits_w = self._share(self._wanted_w[pool], pool, takes, allowed_w, host_w)
+        fallback_most_w = np.minimum(table.fallback_in_force_w[rows], table.max_w[rows])
+        # A silent host without a guard has no fallback that counts.
+        left_w = np.where(live & ~table.lost[rows], fallback_most_w, allowed_w)
+        fallbacks_w = self._share(self._fallback_w[pool], pool, takes, left_w, host_w)
+        for place, i in enumerate(rows):
+            node = table.nodes[i]
+            if node.connected and table.ask(node, limits_w[place], fallbacks_w[place]):
+                self.changed.get(node.name, lambda: None)()
+
+    def _share(self, wall_w: float | None, pool: int, takes: np.ndarray, in_force_w: Floats, host_w: float) -> Floats:
+        """A pool's watts as limits by (node, row), NaN where there is none to set."""
+        given = np.full(takes.shape, np.nan)
+        if wall_w is None or not takes.any():
+            return given
+        table, rows = self.table, self._rows[pool]
+        obeys = takes & ~table.refused[rows]
+        others_w = float(in_force_w[table.used[rows] & ~obeys].sum())
+        budget_w = wall_w - host_w - others_w
+        least_w, most_w = table.min_w[rows], table.max_w[rows]
+        if obeys.any():
+            target_w = level_limits_w(least_w[obeys], most_w[obeys], budget_w)
+            given[obeys] = released_w(target_w, in_force_w[obeys], budget_w)
+        # A GPU that refuses keeps being asked, for the least: what it would give up is not counted on.
+        deaf = takes & ~obeys
+        given[deaf] = least_w[deaf]
+        return given
+
+    def limits_of(self, node: Node) -> pb.NodeLimits:
+        """All that a node is to hold, with the echo that renews its lease."""
+        i, table = node.index, self.table
+        gpus = []
+        for row in range(len(node.boards)):
+            limit_w, fallback_w = table.asked_w[i, row], table.fallback_asked_w[i, row]
+            if np.isnan(limit_w) and np.isnan(fallback_w):
+                continue
+            gpus.append(
+                pb.GpuLimit(
+                    row=row,
+                    limit_w=None if np.isnan(limit_w) else limit_w,
+                    fallback_w=None if np.isnan(fallback_w) else fallback_w,
+                )
+            )
+        return pb.NodeLimits(
+            sequence=node.asked_sequence,
+            echo_monotonic_ms=node.echo_monotonic_ms,
+            lease_ms=round(1000 * self.settings.lease_s),
+            gpus=gpus,
+        )
+
+    # -- what sessions bring -------------------------------------------------------------------------------------------
+
+    def admit(self, node: Node, boards: tuple[Board, ...], version: str, guarded_after_s: float | None) -> None:
+        """A node's session begins."""
+        fresh = boards != node.boards
+        self.table.admit(node, boards, version, guarded_after_s, self._clock.now().monotonic_s)
+        if fresh:
+            self.on_boards()
+        self._stir(node)
+
+    def part(self, node: Node) -> None:
+        """A node's session has ended: its share stays its own until it is known to draw less."""
+        self.table.part(node)
+        self._stir(node)
+
+    def take(self, node: Node, reading: NodeReading) -> None:
+        """A report."""
+        now_s = self._clock.now().monotonic_s
+        self.table.heard(node, reading.monotonic_ms, now_s)
+        if self.table.take(node, reading, now_s):
+            self._stir(node)
+        self._count("reports", "taken")
+
+    def judge(self, node: Node, outcomes: Mapping[int, str]) -> None:
+        """What became of limits."""
+        for row, outcome in outcomes.items():
+            uuid = node.boards[row].uuid if row < len(node.boards) else ""
+            if outcome != node.outcomes.get(uuid):
+                self._count("limits", outcome)
+        if self.table.judge(node, dict(outcomes)):
+            log.warning("gpu limits", node=node.name, outcomes=sorted(set(outcomes.values())))
+            self._stir(node)
+
+    def heard(self, node: Node, monotonic_ms: int) -> None:
+        """A heartbeat."""
+        self.table.heard(node, monotonic_ms, self.now_s())
+
+    def count_session(self, word: str) -> None:
+        """A session begun, refused or ended, by word."""
+        self._count("sessions", word)
+
+    def count_bad(self) -> None:
+        """A report that was refused."""
+        self._count("reports", "refused")
+
+    def _count(self, what: str, word: str) -> None:
+        self.counters[what][word] = self.counters[what].get(word, 0) + 1
+
+    def _stir(self, node: Node) -> None:
+        self._moved.add(self._pool_of[node.index])
+        self._stirred.set()
+
+    async def run(self) -> None:
+        """Share out anew when nodes came, went, or read back what others waited for; until cancelled."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_S):
+                    await self._stirred.wait()
+            await asyncio.sleep(LOOK_S)
+            self.settle_moved(self._clock.now())
+
+    def settle_moved(self, now: Instant) -> None:
+        """Share out pools of which a node has moved, or is silent: its lease may have run out."""
+        moved, self._moved = self._moved, set()
+        moved |= {self._pool_of[node.index] for node in self.table.nodes if not node.connected}
+        self._stirred.clear()
+        for pool in sorted(moved):
+            self._settle(pool, now.monotonic_s)

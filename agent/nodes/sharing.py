@@ -1,0 +1,59 @@
+"""From a pool's watts to limits of its GPUs, as columns. Pure; the same answer as `agent/gpu/accounting.py`, faster.
+
+Limits of several hosts do not change at once: what is raised on one must wait until what was lowered on the others
+has been read back, or the pool draws both for a moment.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gridpivot.link.gpu_columns import Floats
+
+HAIR_W = 1e-9  # keeps an exact share (8 x 300 W of 2400 W) from falling by a whole watt
+
+
+def level_limits_w(min_w: Floats, max_w: Floats, budget_w: float) -> Floats:
+    """Equal limits inside each GPU's range [W], in whole watts rounded down: their sum never exceeds the budget.
+
+    Below the sum of the least limits there is nothing to choose: each gets its least.
+    """
+    low_w, high_w = 0.0, float(max_w.max(initial=0.0))
+    if float(max_w.sum()) <= budget_w:
+        low_w = high_w
+    for _ in range(50):
+        level_w = (low_w + high_w) / 2
+        if float(np.clip(level_w, min_w, max_w).sum()) <= budget_w:
+            low_w = level_w
+        else:
+            high_w = level_w
+    given: Floats = np.maximum(min_w, np.floor(np.clip(low_w, min_w, max_w) + HAIR_W))
+    if float(given.sum()) > max(budget_w, float(min_w.sum())):
+        given = np.maximum(min_w, given - 1.0)
+    return given
+
+
+def released_w(target_w: Floats, in_force_w: Floats, budget_w: float) -> Floats:
+    """What to ask for now [W] on the way to `target_w`, so that the sum of what may be in force stays in the budget.
+
+    What falls is asked at once and counts as high until it has been read back; what rises shares the room that is left.
+    """
+    rises = np.maximum(target_w - in_force_w, 0.0)
+    wanted_w = float(rises.sum())
+    if wanted_w <= 0.0:
+        return target_w
+    room_w = budget_w - float(in_force_w.sum())
+    share = min(1.0, max(0.0, room_w / wanted_w))
+    if share >= 1.0:
+        return target_w
+    return np.where(rises > 0.0, np.floor(in_force_w + share * rises + HAIR_W), target_w)
+
+
+def steady_w(used_w: float | None, wanted_w: float, step_w: float) -> float:
+    """A pool's watts that follow `wanted_w` from below in steps, so that every small move does not reach every host.
+
+    Never above what is wanted, at most 1.5 steps below it.
+    """
+    if used_w is not None and used_w <= wanted_w <= used_w + 1.5 * step_w:
+        return used_w
+    return wanted_w - 0.5 * step_w

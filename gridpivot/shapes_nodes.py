@@ -1,0 +1,40 @@
+"""JSON of what a technician is shown of a site's nodes. A room of its own beside `shapes`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from gridpivot.shapes import Document, Figures
+
+
+class NodeTokenShape(Document):
+    """`gridpivot-agent node-token create`. `token` is a secret."""
+
+    token: str
+    token_id: str
+    site: str
+    node: str
+    expires_at: datetime
+
+
+class NodeFigures(Figures):
+    """A node by its identity. `state`: valid, expired, revoked, invited (a token waits), none; null end = no certificate.
+
+    `link` is known while the site's agent runs: connected, down.
+    """
+
+    node: str
+    pool: str | None = None
+    state: str
+    certificate_ends_at: datetime | None = None
+    link: str | None = None
+    gpus: int | None = None
+    power_w: float | None = None
+    limit_w: float | None = None
+
+
+class NodesShape(Document):
+    """`gridpivot-agent node list`."""
+
+    site: str
+    nodes: list[NodeFigures]
