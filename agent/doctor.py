@@ -20,9 +20,14 @@ YEAR_2025_UNIX_S = 1_735_689_600.0
 
 def examine(settings: AgentSettings) -> DoctorShape:
     """Run every check; a failed one says what to do."""
+    if settings.role == "node":
+        from agent.node.doctor import node_checks
+
+        checks = [state_dir_check(settings.state_dir), clock_check(), *node_checks(settings)]
+        return DoctorShape(ok=all(c.outcome != "failed" for c in checks), checks=checks)
     checks = [
-        _state_dir(settings.state_dir),
-        _clock(),
+        state_dir_check(settings.state_dir),
+        clock_check(),
         _identity(settings),
         _controller(settings),
         _inventory(settings),
@@ -31,13 +36,15 @@ def examine(settings: AgentSettings) -> DoctorShape:
         _ranges(settings),
         _meter(settings),
         _gpus(settings),
-        _gpu_guard(settings),
+        _nodes(settings),
+        gpu_guard_check(settings),
         _descriptors(settings),
     ]
     return DoctorShape(ok=all(c.outcome != "failed" for c in checks), checks=checks)
 
 
-def _state_dir(path: Path) -> CheckFigures:
+def state_dir_check(path: Path) -> CheckFigures:
+    """Whether state can be kept."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".probe"
@@ -56,7 +63,8 @@ def _state_dir(path: Path) -> CheckFigures:
     return CheckFigures(name="state directory", outcome="ok", detail=f"{path} is writable")
 
 
-def _clock() -> CheckFigures:
+def clock_check() -> CheckFigures:
+    """Whether certificates can be judged."""
     if time.time() < YEAR_2025_UNIX_S:
         return CheckFigures(
             name="clock", outcome="failed", detail="the wall clock is years behind", remedy="start chrony or timesyncd"
@@ -96,7 +104,8 @@ def _identity(settings: AgentSettings) -> CheckFigures:
     )
 
 
-def _reach(name: str, address: str, port: int) -> CheckFigures:
+def reach(name: str, address: str, port: int) -> CheckFigures:
+    """Whether somebody takes a TCP connection there."""
     try:
         with socket.create_connection((address, port), timeout=CONNECT_DEADLINE_S):
             return CheckFigures(name=name, outcome="ok", detail=f"{address}:{port} answers")
@@ -116,7 +125,7 @@ def _controller(settings: AgentSettings) -> CheckFigures:
     if addresses is None:
         return CheckFigures(name="controller", outcome="skipped", detail="no controller in settings, and not enrolled")
     host, _, port = addresses.session.rpartition(":")
-    return _reach("controller", host, int(port) if port.isdigit() else 7443)
+    return reach("controller", host, int(port) if port.isdigit() else 7443)
 
 
 def _meter(settings: AgentSettings) -> CheckFigures:
@@ -127,7 +136,7 @@ def _meter(settings: AgentSettings) -> CheckFigures:
             detail="no meter in settings",
             remedy="without [meter] every figure is an estimate and nothing is raised",
         )
-    return _reach("meter", settings.meter.host, settings.meter.port)
+    return reach("meter", settings.meter.host, settings.meter.port)
 
 
 def _inventory(settings: AgentSettings) -> CheckFigures:
@@ -238,11 +247,12 @@ async def _try_some(endpoints: list[tuple[str, int]]) -> tuple[int, int]:
 
 
 def _gpus(settings: AgentSettings) -> CheckFigures:
-    if not settings.gpu.pools:
-        return CheckFigures(name="GPUs", outcome="skipped", detail="no GPU pools in settings")
+    local = tuple(pool for pool in settings.gpu.pools if pool.dcgm is None and not pool.nodes)
+    if not local:
+        return CheckFigures(name="GPUs", outcome="skipped", detail="no pools of this host's GPUs in settings")
     from agent.gpu.pools import open_pools
 
-    side = open_pools(settings.gpu)
+    side = open_pools(settings.gpu.model_copy(update={"pools": local}))
     if side.pools is None:
         return CheckFigures(
             name="GPUs",
@@ -254,10 +264,34 @@ def _gpus(settings: AgentSettings) -> CheckFigures:
     return CheckFigures(name="GPUs", outcome="ok", detail=f"{sum(p.gpu_count for p in side.declared)} GPUs answer")
 
 
-def _gpu_guard(settings: AgentSettings) -> CheckFigures:
+def _nodes(settings: AgentSettings) -> CheckFigures:
+    if not any(pool.nodes for pool in settings.gpu.pools):
+        return CheckFigures(name="nodes", outcome="skipped", detail="no pool names nodes")
+    from agent.cli_nodes import listed
+
+    try:
+        nodes = listed(settings).nodes
+    except GridpivotError as error:
+        return CheckFigures(name="nodes", outcome="failed", detail=str(error), remedy="until then no node can come")
+    unknown = [one.node for one in nodes if one.state not in ("valid", "revoked")]
+    down = [one.node for one in nodes if one.link == "down" and one.state == "valid"]
+    if unknown or down:
+        said = [f"not enrolled: {', '.join(unknown[:5])}"] if unknown else []
+        said += [f"not connected: {', '.join(down[:5])}"] if down else []
+        return CheckFigures(
+            name="nodes",
+            outcome="warning",
+            detail="; ".join(said),
+            remedy="gridpivot-agent node-token create NAME; on the node: gridpivot-agent doctor",
+        )
+    return CheckFigures(name="nodes", outcome="ok", detail=f"{len(nodes)} nodes, all enrolled")
+
+
+def gpu_guard_check(settings: AgentSettings) -> CheckFigures:
+    """Whether somebody holds fallbacks when this process is gone."""
     name, path = "GPU guard", settings.gpu.guard_socket
     acts = settings.governor.stage in (Stage.SHED_ONLY, Stage.FULL)
-    if not settings.gpu.pools or (path is None and not acts):
+    if settings.role == "site" and (not settings.gpu.pools or (path is None and not acts)):
         return CheckFigures(name=name, outcome="skipped", detail="no limits are set here")
     if path is None:
         return CheckFigures(

@@ -90,7 +90,11 @@ async def serve_node(settings: AgentSettings, clock: Clock | None = None, *, wai
             http=f"http://{settings.http.host}:{port}/metrics",
             guard=guarded_s is not None,
         )
-        work: list[Callable[[], Coroutine[Any, Any, None]]] = [gpus.nvml.run, gpus.watch, lambda: _keep_status(settings, gpus, link, certificate, clock)]
+        work: list[Callable[[], Coroutine[Any, Any, None]]] = [
+            gpus.nvml.run,
+            gpus.watch,
+            lambda: _keep_status(settings, gpus, link, certificate, clock),
+        ]
         work += [] if link is None else [link.run]
         work += [] if upkeep is None else [upkeep.run]
         tasks = [asyncio.create_task(part()) for part in work]
