@@ -90,4 +90,4 @@ watts = st.floats(200.0, 700.0)
 def test_after_the_lease_nothing_ever_rises(limit_w: float, fallback_w: float, stands_w: float, later_s: float) -> None:
     lease = leased(limit_w, fallback_w)
     for limit in lease.due(boards(stands_w), 115.0 + later_s).values():
-        assert limit <= min(stands_w, fallback_w, limit_w) + 1e-9
+        assert limit <= min(stands_w, fallback_w, limit_w) + 1e-3  # watts travel as float32
