@@ -179,7 +179,8 @@ async def test_limits_go_down_to_every_node_and_are_read_back(place: Place) -> N
     print("limits on the boards after", round(took_s, 2), "s")
     read_back = lambda: abs(sum(float(one["limit_w"]) for one in place.live().values()) - place.boards_w()) < 5  # noqa: E731
     await until(read_back, 10, lambda: (place.live(), place.boards_w()))
-    assert all(0 < float(one["power_w"]) < 2000 for one in place.live().values())
+    drawn = lambda: all(0 < float(one["power_w"]) <= 1600 for one in place.live().values())  # noqa: E731
+    await until(drawn, 10, place.live)
 
 
 async def test_node_that_is_killed_is_charged_at_its_limit_and_nobody_gets_its_share(place: Place) -> None:
