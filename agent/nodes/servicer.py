@@ -283,7 +283,7 @@ class NodeSession:
                 await self._write(pb.NodeServiceSessionResponse(limits=self._pools.limits_of(node)))
             elif self._owes:
                 now_ms = round(1000 * self._clock.now().monotonic_s)
-                beat = wire.Heartbeat(monotonic_ms=now_ms, echo_monotonic_ms=node.echo_monotonic_ms)
+                beat = wire.Heartbeat(monotonic_ms=now_ms, echo_monotonic_ms=self._pools.echo_of(node))
                 await self._write(pb.NodeServiceSessionResponse(heartbeat=beat))
             self._owes = False
 
