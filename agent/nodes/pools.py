@@ -76,7 +76,7 @@ class NodePools:
         self._moved: set[int] = set()
         self.changed: dict[str, Callable[[], None]] = {}  # told when a node's limits have changed
         self.on_boards: Callable[[], None] = lambda: None
-        self.counters: dict[str, dict[str, int]] = {"reports": {}, "sessions": {}, "limits": {}}
+        self.node_counters: dict[str, dict[str, int]] = {"reports": {}, "sessions": {}, "limits": {}}
 
     def _declare(self, number: int) -> AiPool:
         own, rows, table = self._pools[number], self._rows[number], self.table
@@ -293,7 +293,7 @@ class NodePools:
         self._count("reports", "refused")
 
     def _count(self, what: str, word: str) -> None:
-        self.counters[what][word] = self.counters[what].get(word, 0) + 1
+        self.node_counters[what][word] = self.node_counters[what].get(word, 0) + 1
 
     def _stir(self, node: Node) -> None:
         self._moved.add(self._pool_of[node.index])

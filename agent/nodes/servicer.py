@@ -168,14 +168,8 @@ class NodeSession:
         self, pools: NodePools, context: Context, hello: pb.NodeHello, peer: Certified, node: Node, clock: Clock
     ) -> None:
         """Raises BadReport for GPUs that make no sense."""
-        self._pools, self._context, self.hello, self.peer, self.node, self._clock = (
-            pools,
-            context,
-            hello,
-            peer,
-            node,
-            clock,
-        )
+        self._pools, self._context, self._clock = pools, context, clock
+        self.hello, self.peer, self.node = hello, peer, node
         self._boards = read_boards(hello.gpus)
         self._goaway: wire.Goaway | None = None
         self._more = asyncio.Event()
