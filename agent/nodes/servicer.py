@@ -168,14 +168,8 @@ class NodeSession:
         self, pools: NodePools, context: Context, hello: pb.NodeHello, peer: Certified, node: Node, clock: Clock
     ) -> None:
         """Raises BadReport for GPUs that make no sense."""
-        self._pools, self._context, self.hello, self.peer, self.node, self._clock = (
-            pools,
-            context,
-            hello,
-            peer,
-            node,
-            clock,
-        )
+        self._pools, self._context, self._clock = pools, context, clock
+        self.hello, self.peer, self.node = hello, peer, node
         self._boards = read_boards(hello.gpus)
         self._goaway: wire.Goaway | None = None
         self._more = asyncio.Event()
@@ -283,7 +277,7 @@ class NodeSession:
                 await self._write(pb.NodeServiceSessionResponse(limits=self._pools.limits_of(node)))
             elif self._owes:
                 now_ms = round(1000 * self._clock.now().monotonic_s)
-                beat = wire.Heartbeat(monotonic_ms=now_ms, echo_monotonic_ms=node.echo_monotonic_ms)
+                beat = wire.Heartbeat(monotonic_ms=now_ms, echo_monotonic_ms=self._pools.echo_of(node))
                 await self._write(pb.NodeServiceSessionResponse(heartbeat=beat))
             self._owes = False
 

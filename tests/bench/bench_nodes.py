@@ -186,7 +186,7 @@ async def site(place: Path, seconds: float) -> dict[str, Any]:
             while sum(node.connected for node in side.pools.table.nodes) < NODES:
                 await asyncio.sleep(0.1)
         await govern(side, time.monotonic() + 4.0, [])
-        taken, cpu_s, wall_s = side.pools.counters["reports"]["taken"], time.process_time(), time.monotonic()
+        taken, cpu_s, wall_s = side.pools.node_counters["reports"]["taken"], time.process_time(), time.monotonic()
         down_s: list[float] = []
         await govern(side, wall_s + seconds, down_s)
         cpu_s, wall_s = time.process_time() - cpu_s, time.monotonic() - wall_s
@@ -197,7 +197,7 @@ async def site(place: Path, seconds: float) -> dict[str, Any]:
             "gpus": NODES * GPUS,
             "beat_s": BEAT_S,
             "seconds": round(wall_s, 1),
-            "reports_per_s": round((side.pools.counters["reports"]["taken"] - taken) / wall_s, 1),
+            "reports_per_s": round((side.pools.node_counters["reports"]["taken"] - taken) / wall_s, 1),
             "core": round(core, 4),
             "limits_read_back_everywhere_s": round(statistics.median(down_s), 2) if down_s else None,
             "bars": {"core": BAR_CORE},
