@@ -16,6 +16,8 @@ from sim.kube.discovery import discovery
 from sim.kube.store import PODS, RESOURCES, Conflict, Object, Resource, matches_fields, matches_labels
 from sim.miners.web import WebAnswer, WebRequest
 
+EVICTIONS = ("policy/v1", "policy/v1beta1")  # kubectl before 1.22 sends the old one
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class Permission:
@@ -152,8 +154,8 @@ class KubeServer:
         return _json(200, {**whole, "items": found[start : start + size]})
 
     def _evict(self, target: _Target, eviction: Object) -> WebAnswer:
-        if eviction.get("kind") != "Eviction" or eviction.get("apiVersion") != "policy/v1":
-            return _status(400, "an Eviction of policy/v1 is wanted")
+        if eviction.get("kind") != "Eviction" or eviction.get("apiVersion") not in EVICTIONS:
+            return _status(400, "an Eviction is wanted")
         pod = self.cluster.store.get(PODS, target.namespace or "", target.name)
         if pod is None:
             raise KeyError(target.name)

@@ -127,4 +127,3 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         await pool.close()
     await port.close()
     assert not server.refused, "the manifest does not grant what was asked"
-
