@@ -20,9 +20,14 @@ YEAR_2025_UNIX_S = 1_735_689_600.0
 
 def examine(settings: AgentSettings) -> DoctorShape:
     """Run every check; a failed one says what to do."""
+    if settings.role == "node":
+        from agent.node.doctor import node_checks
+
+        checks = [state_dir_check(settings.state_dir), clock_check(), *node_checks(settings)]
+        return DoctorShape(ok=all(c.outcome != "failed" for c in checks), checks=checks)
     checks = [
-        _state_dir(settings.state_dir),
-        _clock(),
+        state_dir_check(settings.state_dir),
+        clock_check(),
         _identity(settings),
         _controller(settings),
         _inventory(settings),
@@ -36,7 +41,8 @@ def examine(settings: AgentSettings) -> DoctorShape:
     return DoctorShape(ok=all(c.outcome != "failed" for c in checks), checks=checks)
 
 
-def _state_dir(path: Path) -> CheckFigures:
+def state_dir_check(path: Path) -> CheckFigures:
+    """Whether state can be kept."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".probe"
@@ -55,7 +61,8 @@ def _state_dir(path: Path) -> CheckFigures:
     return CheckFigures(name="state directory", outcome="ok", detail=f"{path} is writable")
 
 
-def _clock() -> CheckFigures:
+def clock_check() -> CheckFigures:
+    """Whether certificates can be judged."""
     if time.time() < YEAR_2025_UNIX_S:
         return CheckFigures(
             name="clock", outcome="failed", detail="the wall clock is years behind", remedy="start chrony or timesyncd"
@@ -95,7 +102,8 @@ def _identity(settings: AgentSettings) -> CheckFigures:
     )
 
 
-def _reach(name: str, address: str, port: int) -> CheckFigures:
+def reach(name: str, address: str, port: int) -> CheckFigures:
+    """Whether somebody takes a TCP connection there."""
     try:
         with socket.create_connection((address, port), timeout=CONNECT_DEADLINE_S):
             return CheckFigures(name=name, outcome="ok", detail=f"{address}:{port} answers")
@@ -115,7 +123,7 @@ def _controller(settings: AgentSettings) -> CheckFigures:
     if addresses is None:
         return CheckFigures(name="controller", outcome="skipped", detail="no controller in settings, and not enrolled")
     host, _, port = addresses.session.rpartition(":")
-    return _reach("controller", host, int(port) if port.isdigit() else 7443)
+    return reach("controller", host, int(port) if port.isdigit() else 7443)
 
 
 def _meter(settings: AgentSettings) -> CheckFigures:
@@ -126,7 +134,7 @@ def _meter(settings: AgentSettings) -> CheckFigures:
             detail="no meter in settings",
             remedy="without [meter] every figure is an estimate and nothing is raised",
         )
-    return _reach("meter", settings.meter.host, settings.meter.port)
+    return reach("meter", settings.meter.host, settings.meter.port)
 
 
 def _inventory(settings: AgentSettings) -> CheckFigures:

@@ -18,7 +18,7 @@ LOOK_S = 15.0
 
 def ai_checks(settings: AgentSettings) -> list[CheckFigures]:
     """GPUs and guard of this machine, then what each pool names."""
-    checks = [_gpus(settings), _gpu_guard(settings)]
+    checks = [_gpus(settings), _nodes(settings), gpu_guard_check(settings)]
     for pool in settings.gpu.pools:
         if pool.dcgm is not None:
             checks.append(asyncio.run(_exporters(pool)))
@@ -32,7 +32,7 @@ def ai_checks(settings: AgentSettings) -> list[CheckFigures]:
 
 
 def _gpus(settings: AgentSettings) -> CheckFigures:
-    local = tuple(pool for pool in settings.gpu.pools if pool.dcgm is None)
+    local = tuple(pool for pool in settings.gpu.pools if pool.dcgm is None and not pool.nodes)
     if not local:
         return CheckFigures(name="GPUs", outcome="skipped", detail="no GPU pools of this machine in settings")
     from agent.gpu.pools import open_pools
@@ -45,11 +45,35 @@ def _gpus(settings: AgentSettings) -> CheckFigures:
     return CheckFigures(name="GPUs", outcome="ok", detail=f"{sum(p.gpu_count for p in side.declared)} GPUs answer")
 
 
-def _gpu_guard(settings: AgentSettings) -> CheckFigures:
+def _nodes(settings: AgentSettings) -> CheckFigures:
+    if not any(pool.nodes for pool in settings.gpu.pools):
+        return CheckFigures(name="nodes", outcome="skipped", detail="no pool names nodes")
+    from agent.cli_nodes import listed
+
+    try:
+        nodes = listed(settings).nodes
+    except GridpivotError as error:
+        return CheckFigures(name="nodes", outcome="failed", detail=str(error), remedy="until then no node can come")
+    unknown = [one.node for one in nodes if one.state not in ("valid", "revoked")]
+    down = [one.node for one in nodes if one.link == "down" and one.state == "valid"]
+    if unknown or down:
+        said = [f"not enrolled: {', '.join(unknown[:5])}"] if unknown else []
+        said += [f"not connected: {', '.join(down[:5])}"] if down else []
+        return CheckFigures(
+            name="nodes",
+            outcome="warning",
+            detail="; ".join(said),
+            remedy="gridpivot-agent node-token create NAME; on the node: gridpivot-agent doctor",
+        )
+    return CheckFigures(name="nodes", outcome="ok", detail=f"{len(nodes)} nodes, all enrolled")
+
+
+def gpu_guard_check(settings: AgentSettings) -> CheckFigures:
+    """Whether somebody holds fallbacks when this process is gone."""
     name, path = "GPU guard", settings.gpu.guard_socket
     acts = settings.governor.stage in (Stage.SHED_ONLY, Stage.FULL)
-    local = any(pool.dcgm is None for pool in settings.gpu.pools)
-    if not local or (path is None and not acts):
+    local = any(pool.dcgm is None and not pool.nodes for pool in settings.gpu.pools)
+    if settings.role == "site" and (not local or (path is None and not acts)):
         return CheckFigures(name=name, outcome="skipped", detail="no limits are set here")
     if path is None:
         return CheckFigures(

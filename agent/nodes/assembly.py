@@ -56,6 +56,7 @@ class NodesSide:
         enrolment = NodeEnrolment(
             place, authority, registry, settings.nodes.certificate_days, self.clock, pools.by_name.__contains__
         )
+        enrolment.on_issued = servicer.look
         servers: list[grpc.aio.Server] = []
         ca_pem = authority.certificate_pem
         for address, credentials in (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -48,6 +48,7 @@ class NodeEnrolment(enrolment_pb2_grpc.EnrolmentServiceServicer):
         self._place, self._authority, self._registry, self._days = place, authority, registry, days
         self._clock, self._is_node = clock, is_node
         self._refusals = Refusals()
+        self.on_issued: Callable[[], Awaitable[None]] | None = None  # the certificate may be shown at once
 
     async def Enrol(self, request: pb.EnrolRequest, context: Context) -> pb.EnrolResponse:  # noqa: N802
         """Token in, certificate out."""
@@ -67,6 +68,7 @@ class NodeEnrolment(enrolment_pb2_grpc.EnrolmentServiceServicer):
             row = await asyncio.to_thread(
                 self._registry.use_token, token.token_id, token.secret, context.peer(), now_ms, issue
             )
+            await self._issued()
             log.info("node enrolled", node=row.node, peer=context.peer(), agent_version=request.agent_version[:32])
             return made[0]
         raise AssertionError("unreachable: _answering aborts")
@@ -86,6 +88,7 @@ class NodeEnrolment(enrolment_pb2_grpc.EnrolmentServiceServicer):
                 raise Refused(f"this certificate is {refusal.value}")
             row, answer = self._issue(node, _key_of(request.csr_der))
             await asyncio.to_thread(self._registry.add_certificate, row, peer.serial, now_ms)
+            await self._issued()
             log.info("certificate renewed", node=node, peer=context.peer())
             return pb.RenewResponse(identity=answer)
         raise AssertionError("unreachable: _answering aborts")
@@ -97,6 +100,10 @@ class NodeEnrolment(enrolment_pb2_grpc.EnrolmentServiceServicer):
                 "a node's certificate that ran out is not renewed; on the site: gridpivot-agent node-token create"
             )
         raise AssertionError("unreachable: _answering aborts")
+
+    async def _issued(self) -> None:
+        if self.on_issued is not None:
+            await self.on_issued()
 
     def _issue(self, node: str, key: ec.EllipticCurvePublicKey) -> tuple[CertificateRow, pb.EnrolResponse]:
         now = self._clock.now()

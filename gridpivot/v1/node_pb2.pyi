@@ -37,8 +37,6 @@ class _HostPowerSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HostP
     """The host's own management controller measures its power supplies."""
     HOST_POWER_SOURCE_PDU: _HostPowerSource.ValueType  # 2
     """The outlet that feeds it."""
-    HOST_POWER_SOURCE_MODELLED: _HostPowerSource.ValueType  # 3
-    """GPUs as read, and a fixed share for the rest."""
 
 class HostPowerSource(_HostPowerSource, metaclass=_HostPowerSourceEnumTypeWrapper):
     """Where a host's power figure comes from."""
@@ -49,8 +47,6 @@ HOST_POWER_SOURCE_BMC: HostPowerSource.ValueType  # 1
 """The host's own management controller measures its power supplies."""
 HOST_POWER_SOURCE_PDU: HostPowerSource.ValueType  # 2
 """The outlet that feeds it."""
-HOST_POWER_SOURCE_MODELLED: HostPowerSource.ValueType  # 3
-"""GPUs as read, and a fixed share for the rest."""
 Global___HostPowerSource: _TypeAlias = HostPowerSource  # noqa: Y015
 
 @_typing.final
@@ -162,8 +158,8 @@ class NodeHello(_message.Message):
     agent_version: _builtins.str
     """Version of its agent, such as "0.1.0"."""
     guarded_after_ms: _builtins.int
-    """Fallbacks are in force at most this long after the node's last word, also when its process is killed (milliseconds).
-    0: nobody enforces them but the process itself.
+    """Fallbacks are in force at most this long after the end of the node's process (milliseconds). 0: nobody enforces them
+    but the process itself.
     """
     @_builtins.property
     def gpus(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeGpu]:
@@ -327,7 +323,7 @@ class NodeReport(_message.Message):
     lost: _builtins.bytes
     """Bit i % 8 of byte i / 8: the driver has lost GPU i. Empty: none."""
     host_power_w: _builtins.float
-    """Power of the whole host at the wall (watts)."""
+    """Power of the whole host at the wall (watts). Absent: the site models it."""
     host_power_source: Global___HostPowerSource.ValueType
     """Where host_power_w comes from."""
     @_builtins.property

@@ -19,7 +19,7 @@ class KubePort:
         self.server = server
         self.port = 0
         self._listening: asyncio.Server | None = None
-        self._talks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     async def open(self, tls: ssl.SSLContext, port: int = 0) -> None:
         """Listen; the system chooses a port where none is given."""
@@ -30,14 +30,13 @@ class KubePort:
         """End every conversation."""
         if self._listening is not None:
             self._listening.close()
-        for talk in self._talks:
-            talk.cancel()
-        await asyncio.gather(*self._talks, return_exceptions=True)
+        writers = list(self._writers)
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._talks.add(task)
+        self._writers.add(writer)
         try:
             with contextlib.suppress(ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
                 while (request := await _request(reader)) is not None:
@@ -50,14 +49,14 @@ class KubePort:
                     writer.write("\r\n".join(lines).encode("latin-1") + answer.body)
                     await writer.drain()
         finally:
-            self._talks.discard(task)
-            writer.transport.abort()
+            self._writers.discard(writer)
+            writer.close()
 
 
 async def _request(reader: asyncio.StreamReader) -> WebRequest | None:
     try:
         head = await reader.readuntil(b"\r\n\r\n")
-    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, OSError):
         return None
     first, *lines = head.decode("latin-1").rstrip().split("\r\n")
     words = first.split(" ")

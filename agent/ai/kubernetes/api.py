@@ -70,6 +70,7 @@ class Api:
         self._deadline_s = settings.deadline_s
         self._url, self._ca_file, self._token_file = _where(settings)
         self._client: httpx.AsyncClient | None = None
+        self._opening = asyncio.Lock()
 
     async def get(self, path: str, **params: str) -> Answer:
         """One object; 404 is an answer."""
@@ -113,8 +114,9 @@ class Api:
 
         try:
             async with asyncio.timeout(self._deadline_s):
-                if self._client is None:
-                    self._client = await self._open()
+                async with self._opening:  # a look asks four questions at once
+                    if self._client is None:
+                        self._client = await self._open()
                 headers = {"Accept": "application/json", **await self._login()}
                 content = None if body is None else json.dumps(body).encode()
                 if content is not None:
