@@ -7,13 +7,14 @@ does not know us is WorkloadRefused.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from agent.ai.kubernetes.settings import KubernetesSettings
 from agent.ai.workload import WorkloadRefused
@@ -118,7 +119,7 @@ class Api:
                     if self._client is None:
                         self._client = await self._open()
                 headers = {"Accept": "application/json", **await self._login()}
-                content = None if body is None else json.dumps(body).encode()
+                content = None if body is None else orjson.dumps(body)
                 if content is not None:
                     headers["Content-Type"] = content_type
                 async with self._client.stream(method, path, params=params, content=content, headers=headers) as said:
@@ -152,7 +153,9 @@ class Api:
                     LeverOutcome.FAILED, f"{self._ca_file}: {error}; ca_file has to be the cluster's CA as PEM"
                 ) from None
         # No proxies of the environment: a pool's scheduler stands in the site's own network.
-        return httpx.AsyncClient(base_url=self._url, verify=verify, timeout=self._deadline_s, trust_env=False)
+        # Connection and handshake end by httpx's own hand, inside our deadline: cancelled there, it leaves its socket behind.
+        timeout = httpx.Timeout(self._deadline_s, connect=0.4 * self._deadline_s)
+        return httpx.AsyncClient(base_url=self._url, verify=verify, timeout=timeout, trust_env=False)
 
     async def _login(self) -> dict[str, str]:
         """Read each time: tokens of service accounts are changed in place within the hour."""
@@ -191,8 +194,8 @@ async def _body(said: httpx.Response, what: str) -> bytes:
 
 def _answer(said: httpx.Response, body: bytes) -> Answer:
     try:
-        found = json.loads(body) if body else {}
-    except (ValueError, RecursionError):
+        found = orjson.loads(body) if body else {}
+    except orjson.JSONDecodeError:
         found = None
     if not isinstance(found, dict):
         if said.is_success:

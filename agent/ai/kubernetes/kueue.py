@@ -14,7 +14,7 @@ from agent.ai.kubernetes.marks import Mark, marks_on, without_order
 from agent.ai.kubernetes.records import Job, KueueWorkload, Pod, Queue, read, read_all
 from agent.ai.kubernetes.settings import KubernetesSettings
 from agent.ai.kubernetes.switches import Switch, free_switch, queue_switch, set_switch, workload_switch
-from agent.ai.kubernetes.view import Cluster, class_of, id_of_job
+from agent.ai.kubernetes.view import Cluster, class_of, id_of_job, pods_of
 from agent.ai.workload import Step, WorkloadRefused
 from gridpivot.vocabulary import AiPriority, LeverOutcome
 
@@ -55,7 +55,8 @@ class Kueue:
             return Step(
                 "pool", LeverOutcome.UNSUPPORTED, "name local_queue or cluster_queue: nothing else closes admission"
             )
-        if guaranteed := [job for job in self._in_queue(cluster) if self._guaranteed(job)]:
+        running = pods_of(cluster, self._settings)
+        if guaranteed := [job for job in self._in_queue(cluster) if self._guaranteed(job, running)]:
             named = id_of_job(guaranteed[0])
             return Step(queue.subject, LeverOutcome.BLOCKED, f"guaranteed work uses it: {named}")
         return await set_switch(self._api, queue, mark)
@@ -85,7 +86,7 @@ class Kueue:
             self._settings.local_queue is None
             or len(going) < 2
             or not all(job in asked for job in going)
-            or any(self._guaranteed(job) for job in inside)
+            or any(self._guaranteed(job, running) for job in inside)
             or (cluster.queue is not None and _stopped_by_another(cluster.queue))
         ):
             return ()
@@ -124,8 +125,8 @@ class Kueue:
         name = self._settings.local_queue
         return [job for job in cluster.jobs if not job.over and job.queue and name in (None, job.queue)]
 
-    def _guaranteed(self, job: Job) -> bool:
-        return class_of(job, (), self._settings) is AiPriority.GUARANTEED
+    def _guaranteed(self, job: Job, running: Mapping[str, Sequence[Pod]]) -> bool:
+        return class_of(job, running.get(id_of_job(job), ()), self._settings) is AiPriority.GUARANTEED
 
 
 def _same(one: Mark, other: Mark) -> bool:

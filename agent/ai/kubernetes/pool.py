@@ -15,7 +15,7 @@ from agent.ai.kubernetes.settings import KubernetesSettings
 from agent.ai.kubernetes.switches import free_switch, node_switch, set_switch
 from agent.ai.kubernetes.view import Cluster, pool_work
 from agent.ai.work import PoolWork
-from agent.ai.workload import Order, Step, WorkloadRefused
+from agent.ai.workload import Order, Step
 from gridpivot.clock import Clock
 from gridpivot.vocabulary import LeverOutcome
 
@@ -37,7 +37,7 @@ class KubernetesPool:
 
     async def observe(self, now_s: float) -> PoolWork:
         """Nodes, jobs of every namespace on them, and the queue."""
-        return pool_work(await self._look(), self._settings, now_s)
+        return await asyncio.to_thread(pool_work, await self._look(), self._settings, now_s)
 
     async def hold(self, nodes: Sequence[str], order: Order) -> tuple[Step, ...]:
         """Cordon them under our mark. A cordon has no end of its own: release gives back what is past its end."""
@@ -103,22 +103,21 @@ class KubernetesPool:
 
     async def _look(self) -> Cluster:
         """Four questions beside each other; any refusal is a refusal of the whole, since half a look is none."""
-        refused: ExceptionGroup[WorkloadRefused] | None = None
         jobs_path = f"/apis/batch/v1/namespaces/{self._settings.namespace}/jobs"
-        try:
-            async with asyncio.TaskGroup() as group:
-                nodes = group.create_task(self._nodes())
-                pods = group.create_task(self._api.items("/api/v1/pods", fieldSelector=LIVE))
-                jobs = group.create_task(self._api.items(jobs_path))
-                queue = group.create_task(self._kueue.look())
-        except* WorkloadRefused as refusals:
-            refused = refusals
-        if refused is not None:
-            raise refused.exceptions[0]
-        return Cluster(
-            self._clock.now().unix_s,
-            nodes.result(),
-            read_all(Pod, pods.result()),
-            read_all(Job, jobs.result()),
-            queue.result(),
+        asked = await asyncio.gather(
+            self._nodes(),
+            self._api.items("/api/v1/pods", fieldSelector=LIVE),
+            self._api.items(jobs_path),
+            self._kueue.look(),
+            return_exceptions=True,  # all come to their end: httpx leaves a socket behind when cancelled in a handshake
         )
+        nodes, pods, jobs, queue = asked
+        for refused in asked:
+            if isinstance(refused, BaseException):
+                raise refused
+        assert isinstance(nodes, tuple) and isinstance(pods, list) and isinstance(jobs, list)
+        assert not isinstance(queue, BaseException)
+        # In a thread: a cluster may have ten thousand pods, and the governor's tick shares this loop.
+        pod_records = await asyncio.to_thread(read_all, Pod, pods)
+        job_records = await asyncio.to_thread(read_all, Job, jobs)
+        return Cluster(self._clock.now().unix_s, nodes, pod_records, job_records, queue)

@@ -15,7 +15,7 @@ from agent.ai.kubernetes.marks import Mark, marks_on, with_mark, without_order
 from agent.ai.kubernetes.records import Job, Pod
 from agent.ai.kubernetes.settings import KubernetesSettings
 from agent.ai.kubernetes.switches import free_switch, job_switch, mark_only, set_switch
-from agent.ai.kubernetes.view import Cluster, class_of, id_of_job, kept_waiting, pods_of
+from agent.ai.kubernetes.view import Cluster, class_of, id_of_job, kept_waiting, pods_of, steered_by
 from agent.ai.workload import Step, WorkloadRefused
 from gridpivot.vocabulary import AiPriority, LeverOutcome
 
@@ -75,10 +75,12 @@ class Requeues:
         job, pods = cluster.job(job_id), running.get(job_id, [])
         if not pods and (job is None or job.over or not kept_waiting(job, running)):
             return Step(job_id, LeverOutcome.GONE, "does not run")
-        if class_of(job, pods, self._settings) is AiPriority.GUARANTEED:
+        if pods and class_of(job, pods, self._settings) is AiPriority.GUARANTEED:
             return Step(job_id, LeverOutcome.BLOCKED, "guaranteed work is never taken off")
         if job is None:
             return Step(job_id, LeverOutcome.UNSUPPORTED, "only a Job can be made to wait; this one's owner is another")
+        if owner := steered_by(job):
+            return Step(job_id, LeverOutcome.UNSUPPORTED, f"{owner} would start it again")
         return None
 
     async def _take_off(self, job: Job, pods: Sequence[Pod], mark: Mark, drained: bool) -> Step:

@@ -6,6 +6,7 @@ too, as guaranteed: they draw power, and they are not ours to move.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -59,13 +60,22 @@ def pods_of(cluster: Cluster, settings: KubernetesSettings) -> dict[str, list[Po
 
 
 def class_of(job: Job | None, pods: Sequence[Pod], settings: KubernetesSettings) -> AiPriority:
-    """The best protected class among a job's pods and its template. Another namespace's pods are guaranteed."""
-    classes = {settings.priority_of(pod.spec.priority_class_name) for pod in pods}
+    """The best protected class among a job's pods; of its template while there are none. Another namespace's are guaranteed.
+
+    Pods come first, since a cluster may give them a default class that no template names.
+    """
     if any(pod.metadata.namespace != settings.namespace for pod in pods):
         return AiPriority.GUARANTEED
-    if job is not None:
+    classes = {settings.priority_of(pod.spec.priority_class_name) for pod in pods}
+    if job is not None and not pods:
         classes.add(settings.priority_of(job.spec.template.spec.priority_class_name))
     return next((priority for priority in _PROTECTED_FIRST if priority in classes), AiPriority.GUARANTEED)
+
+
+def steered_by(job: Job) -> str:
+    """Who would undo a suspension of ours, such as a JobSet; empty = nobody. A CronJob only makes Jobs."""
+    owner = job.metadata.controller
+    return "" if owner is None or owner.kind == "CronJob" else f"{owner.kind}/{owner.name}"
 
 
 def checkpoints(pods: Iterable[Pod], settings: KubernetesSettings) -> bool:
@@ -76,13 +86,17 @@ def checkpoints(pods: Iterable[Pod], settings: KubernetesSettings) -> bool:
 def pool_work(cluster: Cluster, settings: KubernetesSettings, read_at_s: float) -> PoolWork:
     """As levers see it."""
     running = pods_of(cluster, settings)
-    nodes = tuple(_node(node, running, settings) for node in cluster.nodes)
+    busy = Counter[str]()
+    for pod in (pod for pods in running.values() for pod in pods):
+        busy[pod.spec.node_name] += pod.spec.gpus(settings.gpu_resource)
+    nodes = tuple(_node(node, busy[node.metadata.name], settings) for node in cluster.nodes)
+    jobs = {id_of_job(job): job for job in cluster.jobs}
     queue = cluster.queue
     queue_open = queue is None or queue.spec.stop_policy == "None"
     return PoolWork(
         read_at_s=read_at_s,
         nodes=nodes,
-        jobs=tuple(_job(job_id, pods, cluster, settings) for job_id, pods in running.items()),
+        jobs=tuple(_job(job_id, pods, jobs.get(job_id), cluster.unix_s, settings) for job_id, pods in running.items()),
         waiting=_waiting(cluster, running, settings),
         admitting=queue_open and any(not node.held for node in nodes),
         admission_ours=queue is not None and not queue_open and bool(marks_on(queue.metadata)),
@@ -95,21 +109,14 @@ def kept_waiting(job: Job, running: Mapping[str, Sequence[Pod]]) -> bool:
     return bool(marks_on(job.metadata)) and not job.over and id_of_job(job) not in running
 
 
-def _node(node: Node, running: Mapping[str, Sequence[Pod]], settings: KubernetesSettings) -> WorkNode:
-    gpus = _gpus(node, settings)
-    here = [pod for pods in running.values() for pod in pods if pod.spec.node_name == node.metadata.name]
-    busy = min(gpus, sum(pod.spec.gpus(settings.gpu_resource) for pod in here))
+def _node(node: Node, busy: int, settings: KubernetesSettings) -> WorkNode:
+    gpus = count_of(node.status.capacity.get(settings.gpu_resource))
     held = node.spec.unschedulable
     owner = (held_by(marks_on(node.metadata)) or "cordoned by another") if held else ""
-    return WorkNode(node.metadata.name, gpus, busy, node.ready, held, owner)
+    return WorkNode(node.metadata.name, gpus, min(gpus, busy), node.ready, held, owner)
 
 
-def _gpus(node: Node, settings: KubernetesSettings) -> int:
-    return count_of(node.status.capacity.get(settings.gpu_resource))
-
-
-def _job(job_id: str, pods: Sequence[Pod], cluster: Cluster, settings: KubernetesSettings) -> WorkJob:
-    job = cluster.job(job_id)
+def _job(job_id: str, pods: Sequence[Pod], job: Job | None, unix_s: float, settings: KubernetesSettings) -> WorkJob:
     priority = class_of(job, pods, settings)
     began = [pod.status.start_time.timestamp() for pod in pods if pod.status.start_time is not None]
     return WorkJob(
@@ -117,10 +124,10 @@ def _job(job_id: str, pods: Sequence[Pod], cluster: Cluster, settings: Kubernete
         priority=priority,
         nodes=tuple(sorted({pod.spec.node_name for pod in pods})),
         gpus=sum(pod.spec.gpus(settings.gpu_resource) for pod in pods),
-        running_s=max(0.0, cluster.unix_s - min(began)) if began else None,
-        requeueable=job is not None and priority is not AiPriority.GUARANTEED,
+        running_s=max(0.0, unix_s - min(began)) if began else None,
+        requeueable=job is not None and not steered_by(job) and priority is not AiPriority.GUARANTEED,
         checkpoints=checkpoints(pods, settings) and priority is not AiPriority.GUARANTEED,
-        due_in_s=None if job is None else due_in_s(job.metadata, cluster.unix_s),
+        due_in_s=None if job is None else due_in_s(job.metadata, unix_s),
     )
 
 

@@ -14,7 +14,7 @@ from sim.kube.store import PODS
 from tests.unit.ai.kubernetes.conftest import ADMIN, Site
 
 pytestmark = [
-    pytest.mark.unit,
+    pytest.mark.system,
     pytest.mark.skipif(
         shutil.which("kubectl") is None and not os.environ.get("CI"),
         reason="no kubectl: nobody foreign checks the stand-in server (Debian: kubernetes-client)",
