@@ -22,7 +22,7 @@ def ai_checks(settings: AgentSettings) -> list[CheckFigures]:
     for pool in settings.gpu.pools:
         if pool.dcgm is not None:
             checks.append(asyncio.run(_exporters(pool)))
-        if pool.slurm is not None or pool.commands is not None:
+        if any(manager is not None for manager in (pool.slurm, pool.kubernetes, pool.commands)):
             checks.append(asyncio.run(_workload(pool)))
         if pool.throughput is not None:
             checks.append(asyncio.run(_throughput(pool)))
@@ -122,6 +122,7 @@ async def _exporters(pool: GpuPoolSettings) -> CheckFigures:
 
 async def _workload(pool: GpuPoolSettings) -> CheckFigures:
     from agent.ai.assembly import workload_of
+    from agent.ai.kubernetes.pool import KubernetesPool
 
     name = f"scheduler of {pool.name}"
     workload, _ = workload_of(pool, SystemClock())
@@ -133,6 +134,9 @@ async def _workload(pool: GpuPoolSettings) -> CheckFigures:
         said = str(error) or f"no answer within {LOOK_S:.0f} s"
         remedy = "run its command by hand as the agent's user; correct settings or rights"
         return CheckFigures(name=name, outcome="failed", detail=said, remedy=remedy)
+    finally:
+        if isinstance(workload, KubernetesPool):
+            await workload.close()
     busy, gpus = sum(n.busy_gpus for n in work.nodes), sum(n.gpus for n in work.nodes)
     told = f"{len(work.nodes)} nodes, {busy} of {gpus} GPUs busy, {len(work.jobs)} jobs run"
     if not work.nodes:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from agent.ai.commands import CommandsSettings
+from agent.ai.kubernetes.settings import KubernetesSettings
 from agent.ai.slurm.settings import SlurmSettings
 from agent.ai.throughput import ThroughputSettings
 from agent.asic.settings import AsicSettings
@@ -143,13 +144,14 @@ class GpuPoolSettings(Section):
     dcgm: DcgmSettings | None = None
     meter: MeterSettings | None = None
     slurm: SlurmSettings | None = None
+    kubernetes: KubernetesSettings | None = None
     commands: CommandsSettings | None = None
     throughput: ThroughputSettings | None = None
 
     @model_validator(mode="after")
     def _one_manager(self) -> Self:
-        if self.slurm is not None and self.commands is not None:
-            raise ValueError("give one of slurm and commands: a pool has one workload manager")
+        if sum(one is not None for one in (self.slurm, self.kubernetes, self.commands)) > 1:
+            raise ValueError("give one of slurm, kubernetes and commands: a pool has one workload manager")
         if sum((bool(self.nodes), bool(self.uuids), self.dcgm is not None)) > 1:
             raise ValueError("give one of nodes, uuids and dcgm: a pool's GPUs are read in one way")
         return self

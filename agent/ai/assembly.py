@@ -8,6 +8,7 @@ from pathlib import Path
 
 from agent.ai.commands import CommandWorkload
 from agent.ai.curve import HeldFactor
+from agent.ai.kubernetes.pool import KubernetesPool
 from agent.ai.learner import Learner
 from agent.ai.lever import Lever
 from agent.ai.levers.hold import Admission, ParkIdle
@@ -69,6 +70,9 @@ def workload_of(own: GpuPoolSettings, clock: Clock) -> tuple[Workload | None, fl
     if own.slurm is not None:
         saving_s = own.slurm.checkpoint_wait_s if own.slurm.checkpoint_evidence is not None else 0.0
         return SlurmPool(own.slurm), own.slurm.requeue_wait_s + saving_s
+    if own.kubernetes is not None:
+        saving_s = own.kubernetes.checkpoint_wait_s if own.kubernetes.checkpoint_evidence is not None else 0.0
+        return KubernetesPool(own.kubernetes, clock), own.kubernetes.ends_within_s + saving_s
     if own.commands is not None:
         return CommandWorkload(own.commands, clock), own.commands.ends_within_s
     return None, 0.0
