@@ -168,6 +168,17 @@ async def test_budget_that_is_spent_blocks_and_nothing_is_touched(site: Site) ->
     assert job is not None and not job["spec"]["suspend"] and ORDERS not in job["metadata"].get("annotations", {})
 
 
+async def test_budget_of_the_last_pod_saves_the_first(site: Site) -> None:
+    site.cluster.add_job(
+        "train", "pair", pods=2, gpus=4, priority_class="scavenge", node="gpu2", podFailurePolicy=IGNORE
+    )
+    site.budget("leader", 0)
+    first, last = (pod["metadata"] for pod in pods(site, "pair"))
+    site.cluster.store.patch(PODS, "train", last["name"], {"metadata": {"labels": {"job": "leader"}}})
+    assert outcomes(await site.pool().requeue(["Job/pair"], site.order())) == {"Job/pair": LeverOutcome.BLOCKED}
+    assert [pod["metadata"]["uid"] for pod in pods(site, "pair")] == [first["uid"]]
+
+
 async def test_budget_spent_half_way_leaves_the_job_running_and_unmarked(site: Site) -> None:
     site.cluster.add_job(
         "train", "pair", pods=2, gpus=4, priority_class="scavenge", node="gpu2", podFailurePolicy=IGNORE
@@ -180,14 +191,14 @@ async def test_budget_spent_half_way_leaves_the_job_running_and_unmarked(site: S
 
 
 async def test_job_that_evictions_could_end_for_good_is_left_alone(site: Site) -> None:
-    site.cluster.add_job("train", "frail", pods=4, gpus=2, priority_class="scavenge", node="gpu2")  # backoffLimit 6
+    site.cluster.add_job("train", "frail", pods=4, gpus=1, priority_class="scavenge", node="gpu2")  # backoffLimit 6
     site.cluster.add_job(
         "train", "hardy", pods=4, gpus=1, priority_class="scavenge", node="gpu2", podFailurePolicy=IGNORE
     )
     frail, hardy = await site.pool().requeue(["Job/frail", "Job/hardy"], site.order())
     assert frail.outcome is LeverOutcome.BLOCKED and "podFailurePolicy" in frail.detail
     assert len(pods(site, "frail")) == 4
-    assert hardy.outcome is LeverOutcome.GONE or hardy.outcome is LeverOutcome.DONE
+    assert hardy.outcome is LeverOutcome.DONE and not pods(site, "hardy")
 
 
 async def test_work_that_nothing_can_make_wait_is_told_and_left(site: Site) -> None:
