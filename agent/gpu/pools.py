@@ -197,11 +197,12 @@ class NvmlPools:
 
     async def _renew(self, guard: GuardClient, wanted_w: dict[str, float], now_s: float) -> Mapping[str, Attempt]:
         """Limits and leases by the guard, as long as the governor gives signs of life."""
-        if not self._fallback_w or now_s - self._held_at_s > GOVERNOR_DEAD_S:
+        fallback_w = enforceable(self._fallback_w, self._readings)
+        if not fallback_w or now_s - self._held_at_s > GOVERNOR_DEAD_S:
             return {}
         said, attempts = "", {}
         try:
-            attempts = await guard.renew(wanted_w, self._fallback_w, now_s)
+            attempts = await guard.renew(wanted_w, fallback_w, now_s)
         except GuardAway as error:
             said, attempts = str(error), away(wanted_w, str(error), now_s)
         if said != self._guard_said:
@@ -229,6 +230,20 @@ class NvmlPools:
             self._closed = True
             self._worker.submit(self._reader.close)
             self._worker.close(CLOSE_WAIT_S)
+
+
+def enforceable(fallback_w: Mapping[str, float], readings: Mapping[str, GpuReading]) -> dict[str, float]:
+    """Fallbacks of boards that are here and take limits [W by UUID].
+
+    The guard refuses a request whole that names another; a board that was lost loses its lease, and falls back when it
+    returns.
+    """
+    found: dict[str, float] = {}
+    for uuid, watts in fallback_w.items():
+        reading = readings.get(uuid)
+        if reading is not None and not reading.lost and reading.limit_min_w is not None:
+            found[uuid] = watts
+    return found
 
 
 _FINE = (LimitOutcome.OK, LimitOutcome.UNCHANGED)
