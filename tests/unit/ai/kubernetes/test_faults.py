@@ -6,7 +6,7 @@ import pytest
 
 from agent.ai.workload import WorkloadRefused
 from gridpivot.vocabulary import LeverOutcome
-from sim.kube.store import JOBS, NODES
+from sim.kube.store import JOBS, NODES, PODS
 from tests.unit.ai.kubernetes.conftest import Site
 
 pytestmark = pytest.mark.unit
@@ -153,3 +153,18 @@ async def test_silent_node_is_not_idle(site: Site) -> None:
     site.cluster.store.patch(NODES, "", "gpu2", {"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}})
     (silent,) = [n for n in (await site.pool().observe(0.0)).nodes if n.name == "gpu2"]
     assert not silent.answers and not silent.idle
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>a proxy</html>", b"[]", b'{"items": 7}', b'{"items": [5]}', b"{" * 5000])
+async def test_answer_that_is_no_list_is_refused(site: Site, body: bytes) -> None:
+    site.fail("list", "pods", status=200, body=body)
+    with pytest.raises(WorkloadRefused, match="/api/v1/pods") as refused:
+        await site.pool().observe(0.0)
+    assert refused.value.outcome is LeverOutcome.FAILED
+
+
+async def test_pod_on_a_node_that_is_no_name_is_refused(site: Site) -> None:
+    site.cluster.add_pod("train", "odd", "gpu2")
+    site.cluster.store.patch(PODS, "train", "odd", {"spec": {"nodeName": ["gpu2"]}})
+    with pytest.raises(WorkloadRefused, match=r"Pod odd: spec\.nodeName"):
+        await site.pool().observe(0.0)
