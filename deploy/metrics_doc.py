@@ -31,7 +31,14 @@ from agent.asic.transport import Endpoint
 from agent.backends import Miners
 from agent.exporter import AgentExporter
 from agent.exposition import SERIES
+from agent.gpu.nvml import NvmlReader
+from agent.gpu.pools import NvmlPools
+from agent.gpu.worker import Worker
 from agent.identity.upkeep import CertificateState
+from agent.node.exporter import NodeExporter
+from agent.node.gpus import NodeGpus
+from agent.node.session import LinkState
+from agent.settings import GpuSettings
 from agent.site import Hardware, SiteAgent
 from agent.uplink.session import Uplink, UplinkTarget
 from controller.board import PlanBoard
@@ -77,6 +84,12 @@ AGENT = """
 One site. These carry no `site` label: the scrape configuration adds it (deploy/prometheus/agents.yml). Names that
 also stand above mean the same figure, seen at the site. What a site lacks (miners, GPUs, a meter, a controller) has
 no series.
+
+"""
+NODE = """
+## Node (port 9641)
+
+A GPU host (`role = "node"`, [nodes.md](nodes.md)) shows its GPUs and its host by the names of the agent, and these:
 
 """
 DEVICES = """
@@ -197,6 +210,18 @@ def _desk(pool: AiPool, directory: Path, clock: SystemClock) -> AiDesk:
     return desk
 
 
+def node_rows(directory: Path, known: frozenset[str]) -> list[Row]:
+    """Families of a node that the agent of a site does not have."""
+    clock = SystemClock()
+    worker = Worker("nvml")
+    gpus = NodeGpus(NvmlPools(worker, NvmlReader(None), (), GpuSettings(), clock), directory, clock)
+    try:
+        exporter = NodeExporter("falcon-1", gpus, LinkState(), CertificateState(not_after_unix_s=0.0), clock)
+        return [row for row in rows_of(exporter.collect()) if row.name not in known]
+    finally:
+        worker.close(1.0)
+
+
 def _poller() -> AsicPoller:
     header = InventoryFile.model_validate(
         {"devices": "miners.csv", "class": {"s21": ClassEntry(family="luxos", model="Antminer S21")}}
@@ -217,8 +242,9 @@ def page() -> str:
     with tempfile.TemporaryDirectory() as place:
         controller = asyncio.run(controller_rows(Path(place)))
         agent = asyncio.run(agent_rows(Path(place)))
+        node = node_rows(Path(place), frozenset(row.name for row in agent))
     devices = [Row(name, "gauge", "`device`, `class`, `feeder`", text) for _, name, text in SERIES]
-    return HEAD + CONTROLLER + table(controller) + AGENT + table(agent) + DEVICES + table(devices)
+    return HEAD + CONTROLLER + table(controller) + AGENT + table(agent) + NODE + table(node) + DEVICES + table(devices)
 
 
 def main() -> int:

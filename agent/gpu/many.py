@@ -50,4 +50,4 @@ class ManyPools:
     @property
     def counters(self) -> dict[str, dict[str, int]]:
         """Of the source that counts."""
-        return next((c for part, _ in self._parts if (c := getattr(part, "counters", None)) and "scans" in c), {})
+        return next((c for part, _ in self._parts if (c := getattr(part, "counters", None)) is not None), {})

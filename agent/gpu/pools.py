@@ -111,6 +111,11 @@ class NvmlPools:
         return dict(self._wanted_w)
 
     @property
+    def fallback_w(self) -> dict[str, float]:
+        """Fallbacks that the guard is told [W by UUID]."""
+        return dict(self._fallback_w)
+
+    @property
     def scan_began_s(self) -> float | None:
         """When the newest scan began [monotonic s]; None before the first."""
         return self._read_at_s

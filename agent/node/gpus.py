@@ -100,8 +100,18 @@ class NodeGpus:
         if not live:
             # What a lease that has ended allowed is over: a site that comes back has to ask for it anew.
             self.lease.limit_w |= due
-        self.nvml.hold_gpus(self.lease.fallback_w, now)
+        self.nvml.hold_gpus(self._enforceable_w(), now)
         self.nvml.want(due)
+
+    def _enforceable_w(self) -> dict[str, float]:
+        """Fallbacks of boards that are here and take limits: a guard refuses a request whole that names another."""
+        found: dict[str, float] = {}
+        for reading in self.readings:
+            watts = self.lease.fallback_w.get(reading.uuid)
+            least_w, most_w = reading.limit_min_w, reading.limit_max_w
+            if watts is not None and not reading.lost and least_w is not None and most_w is not None:
+                found[reading.uuid] = min(max(watts, least_w), most_w)
+        return found
 
     def _scanned(self) -> None:
         """A scan has ended. What was wanted before it began was tried in it."""
@@ -127,7 +137,7 @@ class NodeGpus:
             if live != self._was_live or not live:
                 self._lapse(live)
             else:
-                self.nvml.hold_gpus(self.lease.fallback_w, self._clock.now())
+                self.nvml.hold_gpus(self._enforceable_w(), self._clock.now())
             await asyncio.sleep(LOOK_S)
 
     def _lapse(self, live: bool) -> None:
@@ -136,4 +146,4 @@ class NodeGpus:
         if live != self._was_live or due != self.nvml.wanted_w:
             self.hold()
         else:
-            self.nvml.hold_gpus(self.lease.fallback_w, self._clock.now())
+            self.nvml.hold_gpus(self._enforceable_w(), self._clock.now())

@@ -21,11 +21,17 @@ from agent.nodes.servicer import NodeServicer
 from agent.settings import AgentSettings
 from gridpivot.clock import Clock
 from gridpivot.errors import GridpivotError
-from gridpivot.link.credentials import SERVER_OPTIONS, operator_server_credentials, session_server_credentials
+from gridpivot.link.credentials import (
+    SERVER_OPTIONS,
+    KeyPair,
+    dynamic_operator_credentials,
+    dynamic_session_credentials,
+)
 from gridpivot.v1 import enrolment_pb2_grpc, node_pb2_grpc
 
 log = structlog.get_logger("agent.nodes")
 GRACE_S = 1.0
+SERVER_LOOK_S = 6 * 3600.0  # whether the server's certificate is due for another
 
 
 @dataclass(slots=True)
@@ -58,10 +64,20 @@ class NodesSide:
         )
         enrolment.on_issued = servicer.look
         servers: list[grpc.aio.Server] = []
-        ca_pem = authority.certificate_pem
+        ca_pem, shown = authority.certificate_pem, [pair]
+
+        def newest() -> KeyPair:
+            return shown[-1]
+
+        async def renew_server() -> None:
+            while True:
+                await asyncio.sleep(SERVER_LOOK_S)
+                with contextlib.suppress(GridpivotError, OSError):
+                    shown[:] = [await asyncio.to_thread(server_pair, place, authority, dt.datetime.now(dt.UTC))]
+
         for address, credentials in (
-            (settings.nodes.listen, session_server_credentials(ca_pem, pair)),
-            (settings.nodes.enrol_listen, operator_server_credentials(pair)),
+            (settings.nodes.listen, dynamic_session_credentials(ca_pem, pair, newest)),
+            (settings.nodes.enrol_listen, dynamic_operator_credentials(pair, newest)),
         ):
             server = grpc.aio.server(options=list(SERVER_OPTIONS))
             enrolment_pb2_grpc.add_EnrolmentServiceServicer_to_server(enrolment, server)
@@ -80,7 +96,9 @@ class NodesSide:
         for server in servers:
             await server.start()
         log.info("nodes served", sessions=settings.nodes.listen, enrolment=settings.nodes.enrol_listen, dial=place.host)
-        parts = [asyncio.create_task(part) for part in (servicer.run(), pools.run(), self._remember(seen))]
+        parts = [
+            asyncio.create_task(part) for part in (servicer.run(), pools.run(), self._remember(seen), renew_server())
+        ]
         try:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             for task in done:

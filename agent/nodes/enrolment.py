@@ -87,7 +87,7 @@ class NodeEnrolment(enrolment_pb2_grpc.EnrolmentServiceServicer):
             if refusal is not None:
                 raise Refused(f"this certificate is {refusal.value}")
             row, answer = self._issue(node, _key_of(request.csr_der))
-            await asyncio.to_thread(self._registry.add_certificate, row, peer.serial, now_ms)
+            await asyncio.to_thread(self._registry.add_certificate, row, peer.serial)
             await self._issued()
             log.info("certificate renewed", node=node, peer=context.peer())
             return pb.RenewResponse(identity=answer)

@@ -40,7 +40,7 @@ def node_metrics(pools: Pools) -> Iterator[Metric]:
             if fresh[i] and node.host_power_w is not None:
                 host.add_metric([node.name, node.host_power_source], node.host_power_w)
     yield from (up, power, host, may, present, expected)
-    counters = {} if found is None else found.counters
+    counters = {} if found is None else found.node_counters
     for name, label, help_text in (
         ("reports", "outcome", "Reports of nodes"),
         ("sessions", "word", "Sessions of nodes begun, refused, ended"),

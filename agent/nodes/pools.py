@@ -27,6 +27,7 @@ from gridpivot.v1 import node_pb2 as pb
 
 log = structlog.get_logger("agent.nodes")
 STALE_BEATS = 3.0
+GOVERNOR_DEAD_S = 10.0  # a governor that has not held fallbacks for so long renews no lease
 LOOK_S = 0.2  # how long what a host said waits before it may move others
 SETTLE_S = 5.0  # a silent host's lease that ran out is noticed within this
 FALLBACK_STEP_RATIO = 0.01
@@ -70,11 +71,12 @@ class NodePools:
         ]
         self._wanted_w: list[float | None] = [None] * len(self._pools)
         self._fallback_w: list[float | None] = [None] * len(self._pools)
+        self._held_at_s: float | None = None  # None = this site only watches
         self._stirred = asyncio.Event()
         self._moved: set[int] = set()
         self.changed: dict[str, Callable[[], None]] = {}  # told when a node's limits have changed
         self.on_boards: Callable[[], None] = lambda: None
-        self.counters: dict[str, dict[str, int]] = {"reports": {}, "sessions": {}, "limits": {}}
+        self.node_counters: dict[str, dict[str, int]] = {"reports": {}, "sessions": {}, "limits": {}}
 
     def _declare(self, number: int) -> AiPool:
         own, rows, table = self._pools[number], self._rows[number], self.table
@@ -173,6 +175,7 @@ class NodePools:
 
     def hold(self, fallback_w: Sequence[float], now: Instant) -> None:
         """The governor lives, and without it each pool falls back to this [W at the wall]."""
+        self._held_at_s = now.monotonic_s
         for pool, declared, wall_w in zip(self._shown, self.declared, fallback_w, strict=True):
             step_w = FALLBACK_STEP_RATIO * declared.max_w
             steady = steady_w(self._fallback_w[pool], wall_w, step_w)
@@ -217,6 +220,11 @@ class NodePools:
         given[deaf] = least_w[deaf]
         return given
 
+    def echo_of(self, node: Node) -> int:
+        """What renews a node's lease [ms of its own clock]; 0 renews nothing: sessions live, but the governor does not."""
+        dead = self._held_at_s is not None and self.now_s() - self._held_at_s > GOVERNOR_DEAD_S
+        return 0 if dead else node.echo_monotonic_ms
+
     def limits_of(self, node: Node) -> pb.NodeLimits:
         """All that a node is to hold, with the echo that renews its lease."""
         i, table = node.index, self.table
@@ -234,7 +242,7 @@ class NodePools:
             )
         return pb.NodeLimits(
             sequence=node.asked_sequence,
-            echo_monotonic_ms=node.echo_monotonic_ms,
+            echo_monotonic_ms=self.echo_of(node),
             lease_ms=round(1000 * self.settings.lease_s),
             gpus=gpus,
         )
@@ -285,7 +293,7 @@ class NodePools:
         self._count("reports", "refused")
 
     def _count(self, what: str, word: str) -> None:
-        self.counters[what][word] = self.counters[what].get(word, 0) + 1
+        self.node_counters[what][word] = self.node_counters[what].get(word, 0) + 1
 
     def _stir(self, node: Node) -> None:
         self._moved.add(self._pool_of[node.index])

@@ -132,7 +132,7 @@ class Registry:
             write(book.model_copy(update={"tokens": tokens, "certificates": _with(book, row)}))
         return row
 
-    def add_certificate(self, row: CertificateRow, instead_of: str, now_unix_ms: int) -> None:
+    def add_certificate(self, row: CertificateRow, instead_of: str) -> None:
         """The successor of a live certificate; raises Refused when that one was revoked meanwhile."""
         with self._changing() as (book, write):
             before = next((one for one in book.certificates if one.serial == instead_of), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -65,8 +66,8 @@ class NodeReading:
     @property
     def throttled_by_power(self) -> Bools:
         """Whether the power limit holds the clocks down; false where the board does not tell."""
-        reasons = np.nan_to_num(self.column("clock_event_reasons")).astype(np.int64)
-        capped: Bools = (reasons & SW_POWER_CAP) != 0
+        reasons = self.column("clock_event_reasons")
+        capped: Bools = (np.where(np.isnan(reasons), 0.0, reasons).astype(np.int64) & SW_POWER_CAP) != 0
         return capped
 
 
@@ -98,12 +99,7 @@ def _board(gpu: pb.NodeGpu) -> Board:
 def read_report(report: pb.NodeReport, gpu_count: int) -> NodeReading:
     """A report over `gpu_count` GPUs."""
     lost = decode_bits("lost", report.lost, gpu_count) if report.lost else np.zeros(gpu_count, bool)
-    told = {field.name for field, _ in report.ListFields()}
-    columns = {
-        name: decode_column(name, getattr(report, name), gpu_count, least, most)
-        for name, (least, most) in BOUNDS.items()
-        if name in told
-    }
+    columns = _columns({field.name: value for field, value in report.ListFields() if field.name in BOUNDS}, gpu_count)
     host_w = report.host_power_w if report.HasField("host_power_w") else None
     if host_w is not None and not (math.isfinite(host_w) and 0.0 <= host_w <= MOST_HOST_W):
         raise BadReport(f"host_power_w: {host_w:g} is outside 0 to {MOST_HOST_W:g}")
@@ -120,6 +116,19 @@ def read_report(report: pb.NodeReport, gpu_count: int) -> NodeReading:
         host_w,
         source,
     )
+
+
+def _columns(told: dict[str, Any], gpu_count: int) -> dict[str, Floats]:
+    """Columns by name. All at once where every GPU tells every one, which is what healthy hosts send."""
+    plain = [name for name, column in told.items() if not column.known and len(column.values) == gpu_count]
+    if plain:
+        table = np.array([told[name].values for name in plain], np.float64)
+        least, most = (np.array([BOUNDS[name][end] for name in plain])[:, None] for end in (0, 1))
+        if ((table >= least) & (table <= most)).all():  # NaN is neither
+            found = dict(zip(plain, table, strict=True))
+            rest = [name for name in told if name not in found]
+            return found | {name: decode_column(name, told[name], gpu_count, *BOUNDS[name]) for name in rest}
+    return {name: decode_column(name, column, gpu_count, *BOUNDS[name]) for name, column in told.items()}
 
 
 SOURCES: dict[int, str] = {pb.HOST_POWER_SOURCE_BMC: "bmc", pb.HOST_POWER_SOURCE_PDU: "pdu"}

@@ -45,6 +45,9 @@ class Ended(Exception):
         self.goaway = wire.Goaway(code=code, message=message, retry_after_ms=retry_after_ms)
 
 
+_EXPIRED = Ended(GoawayCode.EXPIRED, "the certificate has run out; enrol the node with a new token", 30_000)
+
+
 class NodeServicer(node_pb2_grpc.NodeServiceServicer):
     """Serves nodes on the mutual-TLS port."""
 
@@ -52,12 +55,20 @@ class NodeServicer(node_pb2_grpc.NodeServiceServicer):
         self._site, self._pools, self._registry, self._clock = site, pools, registry, clock
         self._live: dict[str, NodeSession] = {}
         self._book: Book | None = None
+        self._mark = (0, 0)
         self._trouble = ""
 
     async def look(self) -> None:
         """Look at tokens and revocations now. While they cannot be read nobody new comes; who is in stays."""
+        mark = self._registry.mark()
+        if self._book is not None and mark == self._mark:
+            now_ms = self._clock.now().unix_ms
+            ended = [s for s in self._live.values() if now_ms >= s.peer.not_after_unix_ms]
+            for session in ended:
+                session.end(self._unwelcome(session.peer, session.node.name) or _EXPIRED)
+            return
         try:
-            self._book = await asyncio.to_thread(self._registry.read)
+            self._book, self._mark = await asyncio.to_thread(self._registry.read), mark
             self._trouble = ""
         except GridpivotError as error:
             self._book = None
@@ -157,14 +168,8 @@ class NodeSession:
         self, pools: NodePools, context: Context, hello: pb.NodeHello, peer: Certified, node: Node, clock: Clock
     ) -> None:
         """Raises BadReport for GPUs that make no sense."""
-        self._pools, self._context, self.hello, self.peer, self.node, self._clock = (
-            pools,
-            context,
-            hello,
-            peer,
-            node,
-            clock,
-        )
+        self._pools, self._context, self._clock = pools, context, clock
+        self.hello, self.peer, self.node = hello, peer, node
         self._boards = read_boards(hello.gpus)
         self._goaway: wire.Goaway | None = None
         self._more = asyncio.Event()
@@ -272,7 +277,7 @@ class NodeSession:
                 await self._write(pb.NodeServiceSessionResponse(limits=self._pools.limits_of(node)))
             elif self._owes:
                 now_ms = round(1000 * self._clock.now().monotonic_s)
-                beat = wire.Heartbeat(monotonic_ms=now_ms, echo_monotonic_ms=node.echo_monotonic_ms)
+                beat = wire.Heartbeat(monotonic_ms=now_ms, echo_monotonic_ms=self._pools.echo_of(node))
                 await self._write(pb.NodeServiceSessionResponse(heartbeat=beat))
             self._owes = False
 

@@ -113,7 +113,7 @@ class NodeServiceSessionResponse(_message.Message):
 
     @_builtins.property
     def heartbeat(self) -> _session_pb2.Heartbeat:
-        """Renews the lease up to the moment that it echoes."""
+        """Renews the lease from the moment that it echoes; 0 renews nothing."""
 
     @_builtins.property
     def goaway(self) -> _session_pb2.Goaway:
@@ -449,7 +449,7 @@ class NodeLimits(_message.Message):
     sequence: _builtins.int
     """Ascending within a session, from 1; the same content keeps its number."""
     echo_monotonic_ms: _builtins.int
-    """Newest monotonic_ms heard from the node (milliseconds); renews the lease from then on."""
+    """Newest monotonic_ms heard from the node (milliseconds); renews the lease from then on. 0 renews nothing."""
     lease_ms: _builtins.int
     """Lease from the echoed moment (milliseconds)."""
     @_builtins.property

@@ -16,6 +16,7 @@ from gridpivot.shapes import Document
 from gridpivot.shapes_ai import AiPoolFigures, CurvePointFigures, LeverFigures, SiteAiShape, WorkFigures
 from gridpivot.shapes_backtest import AccountFigures, BacktestShape
 from gridpivot.shapes_local import LocalOrdersShape
+from gridpivot.shapes_nodes import NodesShape, NodeTokenShape
 from gridpivot.shapes_site import CommissionShape, EnergyFigures, SiteShape
 
 pytestmark = pytest.mark.unit
@@ -290,6 +291,15 @@ EXAMPLES: dict[str, Document] = {
         notes=[],
         policies=[
             {"policy": "lp", "regret_ratio": None, "wall_s": 0.5, "sites": [{"site": "falcon-1", **ACCOUNT}], **ACCOUNT}
+        ],
+    ),
+    "node_token": NodeTokenShape(token="gpt1.AAAA", token_id="a1", site="falcon-1", node="gpu-1", expires_at=NOON),
+    "nodes": NodesShape(
+        site="falcon-1",
+        nodes=[
+            {"node": "gpu-1", "pool": "train", "state": "valid", "certificate_ends_at": NOON, "link": "connected"}
+            | {"gpus": 8, "power_w": 4100.0, "limit_w": 5600.0},
+            {"node": "gpu-2", "pool": "train", "state": "invited"},
         ],
     ),
     "doctor": shapes.DoctorShape(ok=True, checks=[{"name": "clock", "outcome": "ok", "detail": "synchronised"}]),

@@ -229,7 +229,7 @@ async def test_report_with_absurd_figures_is_counted_and_changes_nothing(site: S
         assert (await session.hear()).heartbeat.echo_monotonic_ms == 3, "nonsense renews nothing"
         (after,) = site.side.pools.read(SystemClock().now())
         assert (after.power_w, after.limit_w) == (before.power_w, before.limit_w)
-        assert site.side.pools.counters["reports"] == {"taken": 2, "refused": 1}
+        assert site.side.pools.node_counters["reports"] == {"taken": 2, "refused": 1}
 
 
 async def test_hello_that_makes_no_sense_is_refused(site: Site) -> None:

@@ -156,6 +156,18 @@ def test_raise_that_is_on_its_way_counts_as_in_force() -> None:
     assert site.reading.limit_w == pytest.approx(HOSTS_W + 16 * 300.0)
 
 
+def test_governor_that_is_dead_renews_no_lease_however_alive_its_sessions_are() -> None:
+    site = Site()
+    node = site.node("a")
+    assert site.pools.limits_of(node.node).echo_monotonic_ms > 0, "a site that only watches"
+    site.hold(HOSTS_W + 16 * 250.0)
+    site.clock.s += 9.0
+    assert site.pools.echo_of(node.node) > 0
+    site.clock.s += 2.0
+    node.report()
+    assert (site.pools.echo_of(node.node), site.pools.limits_of(node.node).echo_monotonic_ms) == (0, 0)
+
+
 def test_lost_gpu_and_one_that_tells_no_power_are_charged_their_limit() -> None:
     site = Site(("a",))
     node = site.node("a")
