@@ -39,6 +39,7 @@ class Fault:
     times: int = 1_000_000
     retry_after_s: int | None = None
     ignored: bool = False
+    body: bytes | None = None  # said with `status` in place of a true answer
 
     @property
     def silent(self) -> bool:
@@ -92,6 +93,8 @@ class KubeServer:
                     return None
                 if fault.ignored:
                     return self._get(target)
+                if fault.body is not None:
+                    return WebAnswer(fault.body, fault.status)
                 return _status(fault.status, "set from outside", fault.retry_after_s)
         try:
             return self._do(verb, target, query, request.body)

@@ -93,8 +93,9 @@ class Api:
             answer = await self.get(path, **params, limit=str(PAGE), **going_on)
             if not answer.ok:
                 raise WorkloadRefused(answer.outcome, f"GET {path}: {answer.said}{_hint(answer.status)}")
-            items, meta = answer.body.get("items"), answer.body.get("metadata") or {}
-            if not isinstance(items, list | None) or not isinstance(meta, Mapping):
+            items, meta = answer.body.get("items", 0), answer.body.get("metadata") or {}
+            whole = isinstance(items, list | None) and all(isinstance(one, Mapping) for one in items or ())
+            if not whole or not isinstance(meta, Mapping):
                 raise WorkloadRefused(LeverOutcome.FAILED, f"GET {path}: not a list; is {self._url} an API server?")
             found += items or []
             going_on = {"continue": str(meta["continue"])} if meta.get("continue") else {}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
 
 from agent.ai.kubernetes.api import Api
 from agent.ai.kubernetes.checkpoint import Checkpoints
@@ -118,6 +119,16 @@ class KubernetesPool:
         assert isinstance(nodes, tuple) and isinstance(pods, list) and isinstance(jobs, list)
         assert not isinstance(queue, BaseException)
         # In a thread: a cluster may have ten thousand pods, and the governor's tick shares this loop.
-        pod_records = await asyncio.to_thread(read_all, Pod, pods)
+        pod_records = await asyncio.to_thread(_pods_on, {node.metadata.name for node in nodes}, pods)
         job_records = await asyncio.to_thread(read_all, Job, jobs)
         return Cluster(self._clock.now().unix_s, nodes, pod_records, job_records, queue)
+
+
+def _pods_on(nodes: Set[str], pods: Sequence[Mapping[str, Any]]) -> tuple[Pod, ...]:
+    """Records of the pods that stand on the pool's nodes; of the others only the node's name is read."""
+    return read_all(Pod, (pod for pod in pods if not _elsewhere(nodes, pod.get("spec"))))
+
+
+def _elsewhere(nodes: Set[str], spec: object) -> bool:
+    node = spec.get("nodeName", "") if isinstance(spec, Mapping) else None
+    return isinstance(node, str) and node not in nodes
