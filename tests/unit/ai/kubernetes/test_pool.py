@@ -49,7 +49,7 @@ async def test_pool_passes_the_kit_with_a_job_of_kueue(site: Site) -> None:
     await passes(world(site, "Job/queued"))
 
 
-async def test_pool_passes_the_kit_where_kueue_drains_the_whole_queue(site: Site) -> None:
+async def test_kueue_drains_the_whole_queue_and_a_renewal_keeps_it(site: Site) -> None:
     for name in ("one", "two"):
         site.cluster.add_job("train", name, priority_class="batch", node="gpu2", queue="batch", gpus=4)
     pool, order = site.pool(local_queue="batch"), site.order()
