@@ -208,7 +208,8 @@ async def agent_killed(place: Path, short: bool) -> Outcome:
             note, took_s = await _round(site, victim, moment)
             back_s = max(back_s, took_s)
             notes += [f"{victim} killed at {when}: {note}"] if note else []
-            await _settled(site)
+            if moment is not moments[-1][2]:
+                await _settled(site)
         findings = site.referee.findings
         excess_pct = 100.0 * findings.excess_max_ratio
         if excess_pct > 0.0:
