@@ -28,11 +28,12 @@ from agent.ai.runner import AiDesk
 from agent.backends import Coils, Fallbacks, Meter, MeterSample, Miners, PoolReading, Pools, RowArray, SiteInventory
 from agent.commissioner import Commissioner
 from agent.exporter import AgentExporter
+from agent.hardware import Beats, Hardware
 from agent.identity.files import Addresses, read_addresses
 from agent.identity.upkeep import Upkeep
 from agent.local_control import Handler
 from agent.settings import AgentSettings
-from agent.site import MOST_RATIO, Beats, Hardware, SiteAgent
+from agent.site import MOST_RATIO, SiteAgent
 from agent.stage_record import meter_mark
 from agent.status import status_of
 from agent.uplink.session import UplinkTarget

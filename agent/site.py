@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,9 @@ import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from agent.ai.reports import add_levers
-from agent.ai.runner import AiDesk
 from agent.ai.site_side import AiSide
 from agent.ai.targets import capped
-from agent.backends import Coils, Fallbacks, Meter, Miners, PoolReading, Pools, RowArray, SiteInventory
+from agent.backends import PoolReading, RowArray, SiteInventory
 from agent.by_hand import ByHand
 from agent.commissioner import Commissioner
 from agent.energy import Counter
@@ -33,6 +32,7 @@ from agent.governor.lease import PlanBook, SitePolicy
 from agent.governor.meter_watch import MeterWatch
 from agent.governor.recall import Recall
 from agent.governor.state import Actions, GovernorState, ModeCommand, Orders, Policy, Sensed
+from agent.hardware import USUAL_BEATS, Beats, Hardware, SiteCounters
 from agent.identity.upkeep import CertificateState
 from agent.keeping import keep_desired, keep_energy
 from agent.local_control import Handler, LocalControl
@@ -55,43 +55,6 @@ MOST_RATIO = 1.25  # more than this times the protection limit does not pass the
 STEADY_BEATS = 3  # quiet ticks before a plan counts as applied
 
 
-@dataclass(frozen=True, slots=True)
-class Beats:
-    """How often things happen [s]."""
-
-    governor_s: float = 1.0
-    rollup_s: float = 2.0
-    devices_s: float = 15.0
-
-
-@dataclass(slots=True)
-class SiteCounters:
-    """For metrics and summaries."""
-
-    ticks_total: int = 0
-    tick_s_last: float = 0.0
-    tick_s_max: float = 0.0
-    late_ticks_total: int = 0
-    rollups_total: int = 0
-    reports_total: int = 0
-    events_total: int = 0
-    left_alone: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Hardware:
-    """The faces of a site's equipment; fans and switches where a site has them."""
-
-    miners: Miners
-    pools: Pools
-    meter: Meter
-    fans: Coils | None = None  # by container
-    switches: Coils | None = None  # by level:name
-    counter: Counter | None = None  # the meter's; None = one that never rolls over
-    fallbacks: Fallbacks | None = None  # who sets GPU limits when this agent is gone
-    ai: AiDesk | None = None  # levers over AI pools
-
-
 class SiteAgent:
     """One site's agent."""
 
@@ -105,7 +68,7 @@ class SiteAgent:
         planner_keys: Mapping[str, Ed25519PublicKey],
         state_dir: Path,
         clock: Clock,
-        beats: Beats = Beats(),
+        beats: Beats = USUAL_BEATS,
         event_lead_s: float = 0.0,
         commissioner: Commissioner | None = None,
     ) -> None:

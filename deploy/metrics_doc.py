@@ -34,12 +34,13 @@ from agent.exposition import SERIES
 from agent.gpu.nvml import NvmlReader
 from agent.gpu.pools import NvmlPools
 from agent.gpu.worker import Worker
+from agent.hardware import Hardware
 from agent.identity.upkeep import CertificateState
 from agent.node.exporter import NodeExporter
 from agent.node.gpus import NodeGpus
 from agent.node.session import LinkState
 from agent.settings import GpuSettings
-from agent.site import Hardware, SiteAgent
+from agent.site import SiteAgent
 from agent.uplink.session import Uplink, UplinkTarget
 from controller.board import PlanBoard
 from controller.dispatch.solve import Planner

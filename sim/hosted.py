@@ -9,8 +9,9 @@ from typing import Any
 import grpc
 import numpy as np
 
+from agent.hardware import Beats, Hardware
 from agent.service import load_planner_keys
-from agent.site import Beats, Hardware, SiteAgent
+from agent.site import SiteAgent
 from agent.uplink.session import UplinkTarget
 from gridpivot.clock import SystemClock
 from gridpivot.link.credentials import KeyPair, client_credentials, read_public, read_secret

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from agent.backends import Grouping
 from agent.energy import Counter
 from agent.governor.state import ContainerFans
-from agent.site import Beats, Hardware, SiteAgent
+from agent.hardware import Beats, Hardware
+from agent.site import SiteAgent
 from gridpivot.clock import Instant
 from gridpivot.curves import gpu_pool
 from gridpivot.plan import sign

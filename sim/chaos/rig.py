@@ -21,8 +21,9 @@ from typing import Any
 import grpc
 import psutil
 
+from agent.hardware import Beats, Hardware
 from agent.service import load_planner_keys
-from agent.site import Beats, Hardware, SiteAgent
+from agent.site import SiteAgent
 from agent.uplink.session import UplinkTarget
 from gridpivot.clock import Instant, SystemClock
 from gridpivot.link.credentials import KeyPair, client_credentials

@@ -13,8 +13,9 @@ from agent.backends import MeterSample
 from agent.commissioner import OPEN_FILE, Commissioner
 from agent.commissioning import TOLERANCE, Verdict, judge
 from agent.governor.state import Policy
+from agent.hardware import Hardware
 from agent.meter import MeterSettings
-from agent.site import Hardware, SiteAgent
+from agent.site import SiteAgent
 from agent.stage_record import StageRecord, load, meter_mark, save, standing
 from gridpivot.clock import Instant
 from gridpivot.errors import Refused

@@ -15,8 +15,9 @@ from agent.asic.poller import AsicPoller
 from agent.asic.settings import AsicSettings
 from agent.backends import MeterSample
 from agent.governor.state import Policy
+from agent.hardware import Beats, Hardware
 from agent.service import NoPools
-from agent.site import Beats, Hardware, SiteAgent
+from agent.site import SiteAgent
 from gridpivot.clock import SystemClock
 from gridpivot.vocabulary import Stage
 from sim.miners.fleet import EVERY_FAMILY, WireMiners

@@ -8,7 +8,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.governor.state import Policy
-from agent.site import Hardware, SiteAgent
+from agent.hardware import Hardware
+from agent.site import SiteAgent
 from agent.uplink.reports import rollup
 from gridpivot.clock import Instant
 from gridpivot.plan import sign

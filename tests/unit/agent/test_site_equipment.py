@@ -11,7 +11,8 @@ import pytest
 from agent.backends import Grouping
 from agent.governor.recall import Recall
 from agent.governor.state import CircuitSwitch, ContainerFans, Policy
-from agent.site import Hardware, SiteAgent
+from agent.hardware import Hardware
+from agent.site import SiteAgent
 from gridpivot.clock import Instant
 from gridpivot.vocabulary import EventKind, Mode, Reason, Stage
 from sim.fleet import SiteSpec, inventory_of

@@ -9,7 +9,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from agent.governor.state import Policy
-from agent.site import Beats, Hardware, SiteAgent
+from agent.hardware import Beats, Hardware
+from agent.site import SiteAgent
 from agent.uplink.session import UplinkTarget
 from gridpivot.link.certificates import issue_site
 from gridpivot.link.credentials import client_credentials
