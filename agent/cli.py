@@ -64,7 +64,7 @@ app.command()(enroll)
 @app.command("check-config")
 def check_config(config: Config = None, state_dir: StateDir = None, json: Json = False) -> None:
     """Check settings, inventory and credentials without touching a device."""
-    from agent.service import load_planner_keys, uplink_target
+    from agent.identity.trust import load_planner_keys, uplink_target
     from gridpivot.shapes import CheckConfigShape
 
     problems: list[str] = []
@@ -101,7 +101,7 @@ def check_config(config: Config = None, state_dir: StateDir = None, json: Json =
 @app.command()
 def status(config: Config = None, state_dir: StateDir = None, json: Json = False) -> None:
     """How the site stands; works while the agent is down, from what it left on disk."""
-    from agent.service import is_running, read_status
+    from agent.frame import is_running, read_status
     from gridpivot.shapes import AgentStatusShape
 
     settings = load_settings(config, state_dir)

@@ -71,7 +71,7 @@ def clock_check() -> CheckFigures:
 
 
 def _identity(settings: AgentSettings) -> CheckFigures:
-    from agent.service import addresses_of, load_planner_keys, uplink_target
+    from agent.identity.trust import addresses_of, load_planner_keys, uplink_target
     from gridpivot.link.certificates import load_pem
 
     if addresses_of(settings) is None:
@@ -117,7 +117,7 @@ def reach(name: str, address: str, port: int) -> CheckFigures:
 
 
 def _controller(settings: AgentSettings) -> CheckFigures:
-    from agent.service import addresses_of
+    from agent.identity.trust import addresses_of
 
     addresses = addresses_of(settings)
     if addresses is None:

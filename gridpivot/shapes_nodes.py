@@ -31,6 +31,7 @@ class NodeFigures(Figures):
     gpus: int | None = None
     power_w: float | None = None
     limit_w: float | None = None
+    fallback_w: float | None = None  # what its GPUs come down to when the link is gone; null = it has not told them all
 
 
 class NodesShape(Document):

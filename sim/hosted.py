@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 
 from agent.hardware import Beats, Hardware
-from agent.service import load_planner_keys
+from agent.identity.trust import load_planner_keys
 from agent.site import SiteAgent
 from agent.uplink.session import UplinkTarget
 from gridpivot.clock import SystemClock

@@ -9,9 +9,9 @@ from agent.doctor_ai import gpu_guard_check
 from agent.gpu.bindings import load_bindings
 from agent.gpu.nvml import NvmlReader
 from agent.gpu.worker import Worker
+from agent.identity.trust import addresses_of, uplink_target
 from agent.node.host_power import host_power
 from agent.node.service import way_back
-from agent.service import addresses_of, uplink_target
 from agent.settings import AgentSettings
 from gridpivot.errors import GridpivotError
 from gridpivot.link.certificates import load_pem

@@ -6,32 +6,28 @@ where there is one, falls back.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import datetime as dt
-import signal
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import structlog
 
+from agent.frame import Part, alone, keep_status, run_parts, serve_pages
 from agent.gpu.bindings import load_bindings
 from agent.gpu.guard_service import BEAT_S as GUARD_BEAT_S
 from agent.gpu.guard_service import DEADLINE_S as GUARD_DEADLINE_S
 from agent.gpu.nvml import NvmlReader
 from agent.gpu.pools import NvmlPools
 from agent.gpu.worker import Worker
+from agent.identity.trust import addresses_of, uplink_target
 from agent.identity.upkeep import CertificateState, Upkeep
 from agent.node.exporter import NodeExporter
 from agent.node.gpus import NodeGpus
 from agent.node.host_power import host_power
 from agent.node.session import NodeLink
-from agent.service import STATUS_BEAT_S, addresses_of, replace_text, uplink_target, wait_for_lock
 from agent.settings import AgentSettings
 from gridpivot import __version__
 from gridpivot.clock import Clock, SystemClock
 from gridpivot.errors import GridpivotError
-from gridpivot.httpd import HttpServer, answer
+from gridpivot.httpd import answer
 from gridpivot.shapes import AgentStatusShape
 from gridpivot.vocabulary import EventKind
 
@@ -47,14 +43,9 @@ async def serve_node(settings: AgentSettings, clock: Clock | None = None, *, wai
     """Run until SIGTERM or SIGINT. `wait`: for another agent in this state directory to end, instead of Refused."""
     assert settings.node is not None
     clock = clock or SystemClock()
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    lock = await wait_for_lock(settings.state_dir, stop, wait=wait)
-    if lock is None:
-        return
-    with contextlib.closing(lock):
+    async with alone(settings.state_dir, wait=wait) as stop:
+        if stop is None:
+            return
         bindings, said = load_bindings()
         if bindings is None:
             raise GridpivotError("; ".join(said))
@@ -73,41 +64,19 @@ async def serve_node(settings: AgentSettings, clock: Clock | None = None, *, wai
         upkeep = None if link is None else _upkeep(settings, link, clock)
         certificate = None if upkeep is None else upkeep.state
         exporter = NodeExporter(settings.site, gpus, None if link is None else link.state, certificate, clock)
-        http = HttpServer(
-            {"/metrics": exporter.metrics, "/healthz": answer("ok"), "/readyz": exporter.ready},
-            settings.http.host,
-            settings.http.port,
-        )
-        try:
-            port = await http.start()
-        except OSError as error:
-            where = f"{settings.http.host}:{settings.http.port}"
-            raise GridpivotError(f"{where}: {error.strerror}; change http.port or stop what listens there") from error
-        log.info(
-            "node up",
-            site=settings.site,
-            node=settings.node,
-            http=f"http://{settings.http.host}:{port}/metrics",
-            guard=guarded_s is not None,
-        )
-        work: list[Callable[[], Coroutine[Any, Any, None]]] = [
+        pages = {"/metrics": exporter.metrics, "/healthz": answer("ok"), "/readyz": exporter.ready}
+        http, address = await serve_pages(pages, settings.http)
+        log.info("node up", site=settings.site, node=settings.node, http=address, guard=guarded_s is not None)
+        parts: list[Part] = [
             gpus.nvml.run,
             gpus.watch,
-            lambda: _keep_status(settings, gpus, link, certificate, clock),
+            lambda: keep_status(settings.state_dir, lambda: node_status(settings, gpus, link, certificate, clock)),
         ]
-        work += [] if link is None else [link.run]
-        work += [] if upkeep is None else [upkeep.run]
-        tasks = [asyncio.create_task(part()) for part in work]
-        stopping = asyncio.ensure_future(stop.wait())
+        parts += [] if link is None else [link.run]
+        parts += [] if upkeep is None else [upkeep.run]
         try:
-            done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-            for task in done - {stopping}:
-                task.result()  # a part that ended on its own has failed: say how
+            await run_parts(stop, http, parts)
         finally:
-            for task in (stopping, *tasks):
-                task.cancel()
-            await asyncio.gather(stopping, *tasks, return_exceptions=True)
-            await http.stop()
             log.info("node down", node=settings.node)
 
 
@@ -164,24 +133,3 @@ def node_status(
         certificate_ends_at=None if ends_s is None else dt.datetime.fromtimestamp(ends_s, dt.UTC),
         notes=notes,
     )
-
-
-async def _keep_status(
-    settings: AgentSettings,
-    gpus: NodeGpus,
-    link: NodeLink | None,
-    certificate: CertificateState | None,
-    clock: Clock,
-) -> None:
-    """Leave a status behind for `gridpivot-agent status`. A disk that refuses is said once."""
-    said = False
-    while True:
-        shape = node_status(settings, gpus, link, certificate, clock)
-        try:
-            await asyncio.to_thread(replace_text, settings.state_dir / "status.json", shape.model_dump_json())
-            said = False
-        except OSError as error:
-            if not said:
-                log.warning("status not written", why=str(error))
-            said = True
-        await asyncio.sleep(STATUS_BEAT_S)

@@ -107,18 +107,20 @@ class NodePools:
         return self.table.fresh(now_s, STALE_BEATS * self.settings.beat_s)
 
     def told(self) -> dict[str, dict[str, object]]:
-        """Every node as `gridpivot-agent node list` shows it: link, GPUs, power [W], what it may draw [W]."""
+        """Every node as `gridpivot-agent node list` shows it: link, GPUs, power, what it may draw, fallback [W]."""
         table, now_s = self.table, self.now_s()
         fresh, allowed_w = self.fresh(now_s), table.allowed_w(now_s, self.settings.lease_s)
         told: dict[str, dict[str, object]] = {}
         for node in table.nodes:
             i, watts = node.index, table.power_w[node.index]
             tells = bool(fresh[i]) and not np.isnan(watts).all()
+            fallback_w = table.fallback_in_force_w[i][table.used[i]].sum()
             told[node.name] = {
                 "link": "connected" if node.connected else "down",
                 "gpus": node.gpu_count,
                 "power_w": float(np.nansum(watts)) if tells else None,
                 "limit_w": float(allowed_w[i][table.used[i]].sum()),
+                "fallback_w": float(fallback_w) if np.isfinite(fallback_w) else None,
             }
         return told
 

@@ -281,6 +281,9 @@ async def test_guard_of_a_killed_node_brings_its_fallbacks_and_the_site_counts_t
     processes = await running(place, 9000.0)
     full = lambda: all(min(place.limits_w(name)) > 600 for name in NODES)  # noqa: E731
     await until(full, 30, lambda: (place.boards_w(), place.told("site"), place.told("gpu-1")))
+    # Boards start at their default: only once the node has told its fallbacks does the site count on them.
+    holds = lambda: (place.live()["gpu-1"].get("fallback_w") or 9e9) < 4 * 500  # noqa: E731
+    await until(holds, 30, lambda: (place.live(), place.told("site"), place.told("gpu-1")))
     before = place.limits_w("gpu-1")
     processes["gpu-1"].kill()
     charged = lambda: float(place.live()["gpu-1"]["limit_w"])  # noqa: E731

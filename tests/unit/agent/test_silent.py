@@ -14,9 +14,9 @@ import pytest
 from agent.asic.poller import AsicPoller
 from agent.asic.settings import AsicSettings
 from agent.backends import MeterSample
+from agent.equipment import NoPools
 from agent.governor.state import Policy
 from agent.hardware import Beats, Hardware
-from agent.service import NoPools
 from agent.site import SiteAgent
 from gridpivot.clock import SystemClock
 from gridpivot.vocabulary import Stage
