@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from agent.cli_ai import ai
 from agent.cli_commission import commission
 from agent.cli_discover import discover
 from agent.cli_enroll import enroll
@@ -174,6 +175,7 @@ for _command in (lock, unlock, locks, shed, hold, release, orders):
     app.command()(_command)
 app.command()(commission)
 app.command("gpu-guard")(gpu_guard)
+app.add_typer(ai, name="ai")
 app.add_typer(node_token, name="node-token")
 app.add_typer(node, name="node")
 app.command("support-bundle")(support_bundle)
