@@ -1,6 +1,6 @@
 """A site's pools over nodes without sockets: nodes that report as real ones do, on a clock that a test moves."""
 
-from agent.gpu.nvml import GpuReading
+from agent.gpu.reading import GpuReading
 from agent.node.report import boards, report
 from agent.nodes.pools import NodePools
 from agent.nodes.reports import Board, read_boards, read_report
