@@ -14,7 +14,8 @@ from typing import Any
 
 from agent.gpu.bindings import load_bindings
 from agent.gpu.nvml import NvmlReader
-from agent.gpu.pools import NvmlPools, open_pools
+from agent.gpu.opening import open_pools
+from agent.gpu.pools import NvmlPools
 from agent.gpu.reading import Scan
 from agent.settings import GpuSettings
 from gridpivot.clock import Instant
