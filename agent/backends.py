@@ -106,13 +106,14 @@ class Pools(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ClockState:
-    """How clock locks of a pool stand: the highest clock of GPUs that work [Hz], and what refused a lock, in a few words.
+    """How clock locks of a pool stand: the highest clock of GPUs that work [Hz]; the word of a refusal, and a line.
 
-    `highest_hz` None = nobody works, or none tells; `refused` empty = nobody did.
+    `highest_hz` None = nobody works, or none tells; `refused` empty = nobody refused.
     """
 
     highest_hz: float | None = None
     refused: str = ""
+    detail: str = ""
 
 
 @runtime_checkable

@@ -116,6 +116,7 @@ class LeverName(StrEnum):
 
     PARK_IDLE = "park_idle"
     POWER_LIMIT = "power_limit"
+    CLOCK_LOCK = "clock_lock"
     ADMISSION = "admission"
     REQUEUE = "requeue"
 

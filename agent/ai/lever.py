@@ -90,18 +90,20 @@ class Lever(Protocol):
         ...
 
 
-# Gentle to hard, by class of work. Guaranteed work knows one, and that only when physics forces it.
+# Gentle to hard, by class of work. Guaranteed work knows two, and those only when physics forces it.
 LADDER: Mapping[AiPriority, tuple[LeverName, ...]] = {
-    AiPriority.GUARANTEED: (LeverName.POWER_LIMIT,),
+    AiPriority.GUARANTEED: (LeverName.POWER_LIMIT, LeverName.CLOCK_LOCK),
     AiPriority.STANDARD: (
         LeverName.PARK_IDLE,
         LeverName.POWER_LIMIT,
+        LeverName.CLOCK_LOCK,
         LeverName.ADMISSION,
         LeverName.REQUEUE,
     ),
     AiPriority.SPOT: (
         LeverName.PARK_IDLE,
         LeverName.POWER_LIMIT,
+        LeverName.CLOCK_LOCK,
         LeverName.ADMISSION,
         LeverName.REQUEUE,
     ),
