@@ -44,3 +44,10 @@ class BmcSettings(Section):
     def stale_s(self) -> float:
         """A reading older than this says nothing about now [s]."""
         return 3.0 * self.beat_s + 2.0 * self.deadline_s
+
+
+class PoolBmcSettings(BmcSettings):
+    """The BMC of one host of a pool, asked by the site's agent."""
+
+    node: str = Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9.\-]*$")
+    shutdown_command: tuple[str, ...] = Field(default=(), max_length=64)  # in place of GracefulShutdown
