@@ -28,12 +28,14 @@ class HostShares:
 
     def take(self, node: int, share_w: float, settings_w: float, now_s: float) -> bool:
         """A measured share [W]; True when limits have to be shared out anew."""
-        before_w = self.most_w(np.full(len(self._peak_w), settings_w), now_s)[node]
-        if not self._peak_w[node] > share_w or now_s - self._peak_at_s[node] > PEAK_S:
+        peak_w = float(self._peak_w[node])
+        counted = now_s - self._told_at_s[node] <= SILENT_S and peak_w > settings_w
+        before_w = peak_w if counted else settings_w
+        if not peak_w > share_w or now_s - self._peak_at_s[node] > PEAK_S:
             self._peak_w[node], self._peak_at_s[node] = share_w, now_s
         self._told_at_s[node] = now_s
-        after_w = max(settings_w, self._peak_w[node])
-        return bool(abs(after_w - before_w) > STEP_RATIO * settings_w)
+        after_w = max(settings_w, float(self._peak_w[node]))
+        return abs(after_w - before_w) > STEP_RATIO * settings_w
 
     def most_w(self, settings_w: Floats, now_s: float) -> Floats:
         """What each host may draw beside its GPUs [W]; `settings_w`: by the settings."""
