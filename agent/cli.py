@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from agent.cli_ai import ai
 from agent.cli_commission import commission
 from agent.cli_discover import discover
 from agent.cli_enroll import enroll
@@ -25,7 +26,7 @@ from gridpivot import __version__, console
 from gridpivot.errors import BadReply, GridpivotError, SettingsError
 
 if TYPE_CHECKING:
-    pass
+    from agent.settings import AgentSettings
 
 app = typer.Typer(
     name="gridpivot-agent",
@@ -43,18 +44,25 @@ def run(
         bool, typer.Option("--wait/--no-wait", help="While another agent runs here: wait for its end, or refuse.")
     ] = True,
 ) -> None:
-    """Run the agent until SIGTERM or Ctrl-C."""
+    """Run the agent until SIGTERM or Ctrl-C. SIGHUP: read the settings again; bad ones are said, and change nothing."""
+    from agent.checked import checked
     from agent.service import serve
     from gridpivot.observability import configure
+
+    def reload() -> AgentSettings:
+        fresh = load_settings(config, state_dir)
+        checked(fresh)
+        configure(fresh.log.style, fresh.log.level)
+        return fresh
 
     settings = load_settings(config, state_dir)
     configure(settings.log.style, settings.log.level)
     if settings.role == "node":
         from agent.node.service import serve_node
 
-        asyncio.run(serve_node(settings, wait=wait))
+        asyncio.run(serve_node(settings, wait=wait, reload=reload))
         return
-    asyncio.run(serve(settings, wait=wait))
+    asyncio.run(serve(settings, wait=wait, reload=reload))
 
 
 app.command()(discover)
@@ -64,28 +72,13 @@ app.command()(enroll)
 @app.command("check-config")
 def check_config(config: Config = None, state_dir: StateDir = None, json: Json = False) -> None:
     """Check settings, inventory and credentials without touching a device."""
-    from agent.identity.trust import load_planner_keys, uplink_target
+    from agent.checked import checked
     from gridpivot.shapes import CheckConfigShape
 
     problems: list[str] = []
     notes: list[str] = []
     try:
-        settings = load_settings(config, state_dir)
-        if settings.asic.inventory is not None:
-            from agent.asic.inventory import load_inventory
-
-            inventory = load_inventory(settings.asic.inventory)
-            notes.append(f"{inventory.site.device_count} miners of {len(inventory.site.classes)} classes")
-        settings.asic.logins()
-        uplink_target(settings)
-        if settings.role == "node":
-            notes.append(f"node {settings.node} of site {settings.site}")
-        nodes = sum(len(pool.nodes) for pool in settings.gpu.pools)
-        if nodes:
-            notes.append(f"{nodes} nodes")
-        if settings.role == "site":
-            notes.append(f"{len(load_planner_keys(settings.path(settings.uplink.planner_keys)))} planner keys")
-            notes.append(f"stage {settings.governor.stage.value}")
+        notes = checked(load_settings(config, state_dir))
     except SettingsError as error:
         problems = str(error).splitlines()
     shape = CheckConfigShape(path=str(config) if config else None, ok=not problems, problems=problems, notes=notes)
@@ -182,6 +175,7 @@ for _command in (lock, unlock, locks, shed, hold, release, orders):
     app.command()(_command)
 app.command()(commission)
 app.command("gpu-guard")(gpu_guard)
+app.add_typer(ai, name="ai")
 app.add_typer(node_token, name="node-token")
 app.add_typer(node, name="node")
 app.command("support-bundle")(support_bundle)

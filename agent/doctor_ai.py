@@ -122,7 +122,6 @@ async def _exporters(pool: GpuPoolSettings) -> CheckFigures:
 
 async def _workload(pool: GpuPoolSettings) -> CheckFigures:
     from agent.ai.assembly import workload_of
-    from agent.ai.kubernetes.pool import KubernetesPool
 
     name = f"scheduler of {pool.name}"
     workload, _ = workload_of(pool, SystemClock())
@@ -132,18 +131,31 @@ async def _workload(pool: GpuPoolSettings) -> CheckFigures:
             work = await workload.observe(time.monotonic())
     except (GridpivotError, TimeoutError) as error:
         said = str(error) or f"no answer within {LOOK_S:.0f} s"
-        remedy = "run its command by hand as the agent's user; correct settings or rights"
-        return CheckFigures(name=name, outcome="failed", detail=said, remedy=remedy)
+        return CheckFigures(name=name, outcome="failed", detail=said, remedy=_REMEDY[_manager(pool)])
     finally:
-        if isinstance(workload, KubernetesPool):
-            await workload.close()
+        await workload.close()
     busy, gpus = sum(n.busy_gpus for n in work.nodes), sum(n.gpus for n in work.nodes)
     told = f"{len(work.nodes)} nodes, {busy} of {gpus} GPUs busy, {len(work.jobs)} jobs run"
     if not work.nodes:
-        return CheckFigures(
-            name=name, outcome="failed", detail=told, remedy="correct the partition or the status command"
-        )
+        return CheckFigures(name=name, outcome="failed", detail=told, remedy=_NO_NODES[_manager(pool)])
     return CheckFigures(name=name, outcome="ok", detail=told)
+
+
+def _manager(pool: GpuPoolSettings) -> str:
+    return "slurm" if pool.slurm is not None else "kubernetes" if pool.kubernetes is not None else "commands"
+
+
+_REMEDY = {
+    "slurm": "run sinfo and squeue by hand as the agent's user; correct gpu.pools[].slurm or its rights",
+    "kubernetes": "kubectl auth can-i list pods --as=system:serviceaccount:NAMESPACE:gridpivot; "
+    "correct api_url, ca_file and token_file, or apply deploy/kubernetes/rbac.yaml",
+    "commands": "run the status command by hand as the agent's user; correct gpu.pools[].commands or its rights",
+}
+_NO_NODES = {
+    "slurm": "correct gpu.pools[].slurm.partition: sinfo -p NAME has to list nodes",
+    "kubernetes": "correct gpu.pools[].kubernetes.node_selector: kubectl get nodes -l SELECTOR has to list nodes",
+    "commands": "the status command has to list nodes (docs/commands.md)",
+}
 
 
 async def _throughput(pool: GpuPoolSettings) -> CheckFigures:

@@ -72,6 +72,9 @@ class Equipment:
     )
     work: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
     telling: list[Callable[[Say], Coroutine[Any, Any, None]]] = field(default_factory=list)  # work that says events
+    changes: list[Callable[[], Coroutine[Any, Any, str]]] = field(
+        default_factory=list
+    )  # each ends with what is new here
     handlers: dict[str, Handler] = field(default_factory=dict)  # of the local control
     missing: list[str] = field(default_factory=list)
 
@@ -95,7 +98,7 @@ def find_equipment(settings: AgentSettings, clock: Clock) -> Equipment:
     """Open what settings name; what is not there is left out and said in `missing`."""
     found = Equipment()
     parts = [
-        *_local_pools(settings, found),
+        *_local_pools(settings, clock, found),
         *_node_pools(settings, clock, found),
         *_scraped_pools(settings, clock, found),
     ]
@@ -114,17 +117,20 @@ def _acts(settings: AgentSettings) -> bool:
     return settings.governor.stage in (Stage.SHED_ONLY, Stage.FULL)
 
 
-def _local_pools(settings: AgentSettings, found: Equipment) -> list[_PoolsPart]:
+def _local_pools(settings: AgentSettings, clock: Clock, found: Equipment) -> list[_PoolsPart]:
     """GPUs of this machine, through NVML."""
     local = tuple(pool for pool in settings.gpu.pools if pool.dcgm is None and not pool.nodes)
     if not local:
         if not settings.gpu.pools:
             found.missing.append("no GPU pools in settings ([[gpu.pools]])")
         return []
+    from agent.gpu.late import more_gpus
     from agent.gpu.pools import open_pools
 
-    side = open_pools(settings.gpu.model_copy(update={"pools": local}))
+    own = settings.gpu.model_copy(update={"pools": local})
+    side = open_pools(own, clock)
     found.missing += side.missing
+    found.changes.append(lambda: more_gpus(own, side.pools, clock))
     if side.pools is None:
         return []
     found.work.append(side.pools.run)
@@ -140,6 +146,7 @@ def _node_pools(settings: AgentSettings, clock: Clock, found: Equipment) -> list
     nodes = open_nodes(settings, clock)
     found.missing += nodes.pools.missing
     found.work.append(nodes.run)
+    found.changes.append(nodes.more_gpus)
     found.handlers |= nodes.handlers
     return [_PoolsPart(nodes.pools, nodes.pools.declared, nodes.pools)]
 

@@ -9,13 +9,14 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 import structlog
 
-from agent.settings import HttpSettings
+from agent.settings import AgentSettings, HttpSettings
 from gridpivot.errors import GridpivotError, Refused, SettingsError
 from gridpivot.httpd import HttpServer, Route
 from gridpivot.shapes import AgentStatusShape
@@ -29,22 +30,84 @@ LOCK_LOOK_S = 0.5  # how often a waiting agent looks
 Part = Callable[[], Coroutine[Any, Any, None]]
 
 
-@contextlib.asynccontextmanager
-async def alone(state_dir: Path, *, wait: bool) -> AsyncIterator[asyncio.Event | None]:
-    """Hold the state directory's lock; yields the event that SIGTERM and SIGINT set, None when they came while waiting.
+@dataclass(slots=True)
+class Round:
+    """One run of the work with one set of settings, and how it ends: for good, or to begin anew."""
 
-    `wait`: until another agent has ended, touching nothing; otherwise Refused is raised while one lives.
+    settings: AgentSettings
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    over: bool = False
+    again: bool = False
+
+    def end(self) -> None:
+        """For good."""
+        self.over = True
+        self.stop.set()
+
+    def begin_anew(self, why: str, settings: AgentSettings | None = None) -> None:
+        """End this run and begin another in the same process, under the same lock."""
+        log.info("beginning anew", why=why)
+        self.settings, self.again = settings or self.settings, True
+        self.stop.set()
+
+
+async def serve_rounds(
+    settings: AgentSettings,
+    once: Callable[[Round], Coroutine[Any, Any, None]],
+    *,
+    wait: bool,
+    reload: Callable[[], AgentSettings] | None = None,
+) -> None:
+    """Hold the state directory's lock and run `once` until SIGTERM or SIGINT; anew on SIGHUP, with what `reload` brings.
+
+    `wait`: until another agent has ended, touching nothing; otherwise Refused is raised while one lives. Settings that
+    cannot be used are said, and the work goes on with those before.
     """
-    stop = asyncio.Event()
+    run = Round(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    lock = await _wait_for_lock(state_dir, stop, wait=wait)
+        loop.add_signal_handler(number, run.end)
+    reloading: set[asyncio.Task[None]] = set()
+
+    def hang_up() -> None:
+        if reload is not None and not reloading:
+            task = asyncio.create_task(_reload(run, reload))
+            reloading.add(task)
+            task.add_done_callback(reloading.discard)
+
+    if reload is not None:
+        loop.add_signal_handler(signal.SIGHUP, hang_up)
+    lock = await _wait_for_lock(settings.state_dir, run.stop, wait=wait)
     if lock is None:
-        yield None
         return
     with contextlib.closing(lock):
-        yield stop
+        while not run.over:
+            run.again = False
+            run.stop.clear()
+            await once(run)
+            if not run.again:
+                return
+
+
+async def _reload(run: Round, reload: Callable[[], AgentSettings]) -> None:
+    """Read settings again, whole or not at all."""
+    try:
+        fresh = await asyncio.to_thread(reload)
+    except GridpivotError as error:
+        log.error("settings refused, those before stay", why=str(error))
+        return
+    before = run.settings
+    if (fresh.site, fresh.role, fresh.node, fresh.state_dir) != (
+        before.site,
+        before.role,
+        before.node,
+        before.state_dir,
+    ):
+        log.error(
+            "settings refused, those before stay", why="site, role, node and state_dir change with a restart only"
+        )
+        return
+    run.begin_anew("settings were read again", fresh)
 
 
 async def serve_pages(routes: Mapping[str, Route], settings: HttpSettings) -> tuple[HttpServer, str]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import structlog
 
 from agent.commissioner import Commissioner
 from agent.equipment import Equipment, find_equipment
 from agent.exporter import AgentExporter
-from agent.frame import Part, alone, keep_status, run_parts, serve_pages
+from agent.frame import Part, Round, keep_status, run_parts, serve_pages, serve_rounds
 from agent.hardware import Beats
 from agent.identity.trust import addresses_of, load_planner_keys, uplink_target
 from agent.identity.upkeep import Upkeep
@@ -31,40 +33,60 @@ log = structlog.get_logger("agent.service")
 SETTLED_AFTER_S = 90.0  # a first sweep with its slow facts, and a moment
 
 
-async def serve(settings: AgentSettings, clock: Clock | None = None, *, wait: bool = False) -> None:
-    """Run until SIGTERM or SIGINT. `wait`: for another agent in this state directory to end, instead of Refused."""
+async def serve(
+    settings: AgentSettings,
+    clock: Clock | None = None,
+    *,
+    wait: bool = False,
+    reload: Callable[[], AgentSettings] | None = None,
+) -> None:
+    """Run until SIGTERM or SIGINT. `wait`: for another agent in this state directory to end, instead of Refused.
+
+    SIGHUP begins anew with the settings that `reload` brings; so does equipment that was missing at the start.
+    """
     clock = clock or SystemClock()
-    async with alone(settings.state_dir, wait=wait) as stop:
-        if stop is None:
-            return
-        raise_file_limit()
-        equipment = find_equipment(settings, clock)
-        for line in equipment.missing:
-            log.info("not found", what=line)
-        agent = site_agent(settings, equipment, clock)
-        exporter = AgentExporter(agent, equipment.miners, clock, per_device=settings.http.per_device_series)
-        pages = {"/metrics": exporter.metrics, "/healthz": answer("ok"), "/readyz": exporter.ready}
-        http, address = await serve_pages(pages, settings.http)
-        log.info("agent up", site=settings.site, http=address, stage=agent.policy.stage.value)
-        governor = settings.governor
-        if agent.policy.stage is Stage.FULL and not governor.wake_batch_devices and not governor.wake_interval_s:
-            told = "no interval and no count: machines wake as fast as power allows; set wake_interval_s or wake_batch_devices"
-            log.warning("wakes come at once", why=told)
-        parts: list[Part] = [*equipment.work, agent.run, _settle_memory]
-        parts += [functools.partial(work, agent.say) for work in equipment.telling]
-        parts.append(
-            lambda: keep_status(
-                settings.state_dir, lambda: None if agent.actions is None else status_of(agent, clock.now())
-            )
+    raise_file_limit()
+    await serve_rounds(settings, functools.partial(_serve_once, clock=clock), wait=wait, reload=reload)
+
+
+async def _serve_once(run: Round, clock: Clock) -> None:
+    settings = run.settings
+    equipment = find_equipment(settings, clock)
+    for line in equipment.missing:
+        log.info("not found", what=line)
+    agent = site_agent(settings, equipment, clock)
+    exporter = AgentExporter(agent, equipment.miners, clock, per_device=settings.http.per_device_series)
+    pages = {"/metrics": exporter.metrics, "/healthz": answer("ok"), "/readyz": exporter.ready}
+    http, address = await serve_pages(pages, settings.http)
+    log.info("agent up", site=settings.site, http=address, stage=agent.policy.stage.value)
+    governor = settings.governor
+    if agent.policy.stage is Stage.FULL and not governor.wake_batch_devices and not governor.wake_interval_s:
+        told = (
+            "no interval and no count: machines wake as fast as power allows; set wake_interval_s or wake_batch_devices"
         )
-        upkeep = upkeep_of(settings, agent, clock)
-        if upkeep is not None:
-            agent.certificate = upkeep.state
-            parts.append(upkeep.run)
-        try:
-            await run_parts(stop, http, parts)
-        finally:
-            log.info("agent down", site=settings.site)
+        log.warning("wakes come at once", why=told)
+    parts: list[Part] = [*equipment.work, agent.run, _settle_memory]
+    parts += [functools.partial(work, agent.say) for work in equipment.telling]
+    parts += [functools.partial(_anew_after, run, change) for change in equipment.changes]
+    parts.append(
+        lambda: keep_status(
+            settings.state_dir, lambda: None if agent.actions is None else status_of(agent, clock.now())
+        )
+    )
+    upkeep = upkeep_of(settings, agent, clock)
+    if upkeep is not None:
+        agent.certificate = upkeep.state
+        parts.append(upkeep.run)
+    try:
+        await run_parts(run.stop, http, parts)
+    finally:
+        log.info("agent down", site=settings.site)
+
+
+async def _anew_after(run: Round, change: Callable[[], Coroutine[Any, Any, str]]) -> None:
+    """What a site is made of is laid out once; when that is no longer so, the layout is made again."""
+    run.begin_anew(await change())
+    await asyncio.Event().wait()
 
 
 def site_agent(settings: AgentSettings, equipment: Equipment, clock: Clock) -> SiteAgent:

@@ -16,6 +16,7 @@ import numpy as np
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from agent.ai.local import ai_handlers
 from agent.ai.reports import add_levers
 from agent.ai.site_side import AiSide
 from agent.ai.targets import capped
@@ -135,7 +136,8 @@ class SiteAgent:
                     self.say(EventKind.SPOOL_DEGRADED, f"spool file was not readable; set aside as {set_aside.name}")
                 self.say(EventKind.AGENT_STARTED, f"agent of site {self.site} started")
                 tasks.create_task(self.uplink.run(), name=f"uplink {self.site}")
-            handlers = {**self.by_hand.handlers, **self.commissioner.handlers, **self.more_handlers}
+            ai = ai_handlers(self.state.inventory.pools, lambda: self.pool_readings, self.hardware.ai)
+            handlers = {**self.by_hand.handlers, **self.commissioner.handlers, **ai, **self.more_handlers}
             tasks.create_task(LocalControl(self._state_dir, handlers).run(), name=f"control {self.site}")
             tasks.create_task(self._govern(), name=f"governor {self.site}")
             desired = keep_desired(self._recall, lambda: self.state.desired.copy(), self._recalled, self._clock)

@@ -64,6 +64,7 @@ def sites(
 ) -> None:
     """All sites now, and the fleet's totals."""
     from ctl import shaping, tables
+    from gridpivot.tables import show
     from gridpivot.v1 import operator_pb2 as op
 
     answer = ask(
@@ -73,7 +74,7 @@ def sites(
     if as_json:
         console.print_json(shape)
     else:
-        tables.show(tables.sites_table(shape))
+        show(tables.sites_table(shape))
 
 
 @app.command()
@@ -89,6 +90,7 @@ def site(
 ) -> None:
     """One site with its miners and AI pools."""
     from ctl import shaping, tables
+    from gridpivot.tables import show
     from gridpivot.v1 import operator_pb2 as op
 
     answer = ask(
@@ -102,19 +104,20 @@ def site(
         key_file=key_file,
     )
     if ai:
-        from ctl.ai import ai_table, site_ai_shape
+        from ctl.ai import site_ai_shape
+        from gridpivot.ai_figures import ai_table
 
         half = site_ai_shape(answer.sites[0])
         if as_json:
             console.print_json(half)
         else:
-            tables.show(ai_table(half))
+            show(ai_table(half))
         return
     shape = shaping.site_shape(answer.sites[0])
     if as_json:
         console.print_json(shape)
     else:
-        tables.show(tables.site_table(shape))
+        show(tables.site_table(shape))
 
 
 @app.command()
@@ -130,6 +133,7 @@ def explain(
 ) -> None:
     """Which constraint binds at a site now and ahead, what it costs, and what a change would be worth."""
     from ctl import shaping, tables
+    from gridpivot.tables import show
     from gridpivot.v1 import operator_pb2 as op
 
     answer = ask(
@@ -147,7 +151,7 @@ def explain(
     if as_json:
         console.print_json(shape)
     else:
-        tables.show(tables.explain_table(shape, every))
+        show(tables.explain_table(shape, every))
 
 
 @app.command()
@@ -166,8 +170,8 @@ def override(
     as_json: Json = False,
 ) -> None:
     """Lower a site's ceiling, or let go of what was lowered. Never raises it above the site's own."""
-    from ctl import tables
     from gridpivot import shapes
+    from gridpivot.tables import mw, show
     from gridpivot.v1 import operator_pb2 as op
 
     if release == (ceiling_mw is not None) or (release and duration is not None):
@@ -184,7 +188,7 @@ def override(
     if as_json:
         console.print_json(shape)
     else:
-        tables.show(f"{name}: ceiling now {tables.mw(shape.ceiling_w)} (audit {shape.audit_id})")
+        show(f"{name}: ceiling now {mw(shape.ceiling_w)} (audit {shape.audit_id})")
 
 
 @app.command(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.console import Group, RenderableType
 
-from ctl.tables import DASH, at, mw, table, usd
 from gridpivot.dispatch_shapes import DecisionsShape, PreviewShape, ReplayShape
+from gridpivot.tables import DASH, at, mw, table, usd
 
 MODES = ("sleep", "low", "normal", "turbo")
 

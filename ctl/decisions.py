@@ -20,7 +20,8 @@ def decisions(
     as_json: Json = False,
 ) -> None:
     """The newest decisions of dispatch, newest last."""
-    from ctl import decision_tables, shaping, tables
+    from ctl import decision_tables, shaping
+    from gridpivot.tables import show
     from gridpivot.v1 import operator_pb2 as op
 
     request = op.ListDecisionsRequest(limit=limit)
@@ -31,7 +32,7 @@ def decisions(
     if as_json:
         console.print_json(shape)
     else:
-        tables.show(decision_tables.decisions_table(shape))
+        show(decision_tables.decisions_table(shape))
 
 
 def replay(
@@ -44,7 +45,8 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Take a decision again from its record and compare it bit for bit; exit code 1 if anything differs."""
-    from ctl import decision_tables, shaping, tables
+    from ctl import decision_tables, shaping
+    from gridpivot.tables import show
     from gridpivot.v1 import operator_pb2 as op
 
     request = op.ReplayDecisionRequest(decision_id=decision)
@@ -63,6 +65,6 @@ def replay(
     if as_json:
         console.print_json(shape)
     else:
-        tables.show(decision_tables.replay_table(shape))
+        show(decision_tables.replay_table(shape))
     if not shape.same:
         raise typer.Exit(1)

@@ -49,8 +49,8 @@ def create_event(
     as_json: Json = False,
 ) -> None:
     """Create a grid event, or call capacity that was sold."""
-    from ctl import tables
     from gridpivot import shapes
+    from gridpivot.tables import show
     from gridpivot.v1 import operator_pb2 as op
 
     request = op.CreateEventRequest(
@@ -63,7 +63,7 @@ def create_event(
     if as_json:
         console.print_json(shape)
     else:
-        tables.show(f"event {shape.event_id} over {', '.join(shape.sites)} (audit {shape.audit_id})")
+        show(f"event {shape.event_id} over {', '.join(shape.sites)} (audit {shape.audit_id})")
 
 
 @app.command("list")
@@ -77,7 +77,8 @@ def list_events(
     as_json: Json = False,
 ) -> None:
     """Grid events and overrides that are in force or to come."""
-    from ctl import identity_tables, tables
+    from ctl import identity_tables
+    from gridpivot.tables import show
     from gridpivot.v1 import operator_pb2 as op
 
     request = op.ListEventsRequest(ended=ended)
@@ -86,7 +87,7 @@ def list_events(
     if as_json:
         console.print_json(shape)
     else:
-        tables.show(identity_tables.events_table(shape))
+        show(identity_tables.events_table(shape))
 
 
 @app.command("release")
@@ -102,8 +103,8 @@ def release_event(
     as_json: Json = False,
 ) -> None:
     """End a grid event before its time, or one that has no end."""
-    from ctl import tables
     from gridpivot.shapes_identity import ReleasedShape
+    from gridpivot.tables import show
     from gridpivot.v1 import operator_pb2 as op
 
     request = op.ReleaseEventRequest(event_id=event_id, reason=reason, idempotency_key=key or uuid.uuid4().hex)
@@ -114,4 +115,4 @@ def release_event(
     if as_json:
         console.print_json(shape)
     else:
-        tables.show(f"event {event_id} no longer holds {', '.join(shape.sites)} (audit {shape.audit_id})")
+        show(f"event {event_id} no longer holds {', '.join(shape.sites)} (audit {shape.audit_id})")

@@ -23,7 +23,8 @@ def identities(
     as_json: Json = False,
 ) -> None:
     """Certificates of sites with their ends, and sites that wait for an approval."""
-    from ctl import identity_tables, tables
+    from ctl import identity_tables
+    from gridpivot.tables import show
     from gridpivot.v1 import operator_pb2 as op
 
     answer = ask(
@@ -40,7 +41,7 @@ def identities(
     if as_json:
         console.print_json(shape)
     else:
-        tables.show(identity_tables.identities_table(shape))
+        show(identity_tables.identities_table(shape))
 
 
 @app.command()
@@ -78,8 +79,8 @@ def refuse(
 def _decide(
     site: str, fingerprint: str, yes: bool, reason: str, where: tuple[Any, ...], own: dict[str, Any], as_json: bool
 ) -> None:
-    from ctl import tables
     from gridpivot.shapes_identity import DecidedShape
+    from gridpivot.tables import show
     from gridpivot.v1 import operator_pb2 as op
 
     request = op.DecideRecoveryRequest(site=site, fingerprint=fingerprint, approve=yes, reason=reason)
@@ -88,7 +89,7 @@ def _decide(
     if as_json:
         console.print_json(shape)
     else:
-        tables.show(f"{site}: {shape.state} (audit {shape.audit_id})")
+        show(f"{site}: {shape.state} (audit {shape.audit_id})")
 
 
 @app.command()
@@ -103,8 +104,8 @@ def revoke(
     as_json: Json = False,
 ) -> None:
     """End every certificate and unused token of a site; its live stream is closed within seconds."""
-    from ctl import tables
     from gridpivot.shapes_identity import DecidedShape
+    from gridpivot.tables import show
     from gridpivot.v1 import operator_pb2 as op
 
     request = op.RevokeSiteRequest(site=site, reason=reason)
@@ -113,7 +114,7 @@ def revoke(
     if as_json:
         console.print_json(shape)
     else:
-        tables.show(f"{site}: {answer.revoked} certificates and tokens revoked (audit {shape.audit_id})")
+        show(f"{site}: {answer.revoked} certificates and tokens revoked (audit {shape.audit_id})")
 
 
 def audit(
@@ -126,7 +127,8 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Who changed what, why, from where; orders given at sites too."""
-    from ctl import identity_tables, tables
+    from ctl import identity_tables
+    from gridpivot.tables import show
     from gridpivot.v1 import operator_pb2 as op
 
     answer = ask(
@@ -143,4 +145,4 @@ def audit(
     if as_json:
         console.print_json(shape)
     else:
-        tables.show(identity_tables.audit_table(shape))
+        show(identity_tables.audit_table(shape))

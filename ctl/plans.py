@@ -58,6 +58,7 @@ def show(
 ) -> None:
     """The plan in force at a site, and what became of it; `gridpivot plan NAME` does the same."""
     from ctl import shaping, tables
+    from gridpivot.tables import show
     from gridpivot.v1 import operator_pb2 as op
 
     answer = ask(
@@ -74,7 +75,7 @@ def show(
     if as_json:
         console.print_json(shape)
     else:
-        tables.show(tables.plan_table(shape))
+        show(tables.plan_table(shape))
 
 
 @app.command("preview")
@@ -94,7 +95,8 @@ def preview(
     as_json: Json = False,
 ) -> None:
     """What a grid event would do: MW, machines and dollars. Nothing is recorded and nothing is sent."""
-    from ctl import decision_tables, shaping, tables
+    from ctl import decision_tables, shaping
+    from gridpivot.tables import show
     from gridpivot.v1 import operator_pb2 as op
 
     request = op.PreviewEventRequest(**event_fields(names, ceiling_pct, ceiling_mw, start, end, product=product))
@@ -113,4 +115,4 @@ def preview(
     if as_json:
         console.print_json(shape)
     else:
-        tables.show(decision_tables.preview_table(shape))
+        show(decision_tables.preview_table(shape))

@@ -198,3 +198,6 @@ class SimCluster:
             self.closed_by = ""
             steps.append(Step("pool", LeverOutcome.DONE))
         return tuple(steps)
+
+    async def close(self) -> None:
+        """Nothing stands open."""

@@ -181,6 +181,9 @@ class CommandWorkload:
         left = await self._marks() if wanted else marks
         return tuple(Step(mark, LeverOutcome.IGNORED if mark in left else LeverOutcome.DONE) for mark in wanted)
 
+    async def close(self) -> None:
+        """Nothing stands open between commands."""
+
     async def _marks(self) -> set[str]:
         status = await self._status()
         held = [n.held_by for n in status.nodes] + [p.held_by for p in status.paused] + [status.admission_held_by]

@@ -30,6 +30,7 @@ log = structlog.get_logger("agent.ai")
 BEAT_S = 1.0
 LOOK_S = 10.0  # between looks at a workload manager
 VERIFY_S = 3.0
+CLOSE_S = 2.0
 CALL_DEADLINE_S = 300.0  # a whole act: hold, checkpoint, requeue; each call inside has its own
 ORDER_S = 900.0  # what is held ends by itself after this; renewed while wanted
 STALE_WORK_S = 60.0  # an older look says nothing about now
@@ -120,6 +121,10 @@ class AiDesk:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            for workload in (side.workload for side in self.sides.values() if side.workload is not None):
+                with contextlib.suppress(WorkloadRefused, TimeoutError, OSError):
+                    async with asyncio.timeout(CLOSE_S):
+                        await workload.close()
 
     def _next(self, side: PoolSide, say: Say) -> Work | None:
         """What there is to do at a pool now, as one conversation; a pool that is busy is measured all the same."""

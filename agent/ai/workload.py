@@ -73,3 +73,7 @@ class Workload(Protocol):
     async def release(self, order_id: str | None) -> tuple[Step, ...]:
         """Give back what an order holds: nodes, jobs, admission; None = all that is ours. Others' holds stay."""
         ...
+
+    async def close(self) -> None:
+        """Let go of connections; nothing is given back."""
+        ...

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.backends import PoolReading
-from agent.gpu.nvml import GpuReading
+from agent.gpu.reading import GpuReading
 from gridpivot.curves import AiPool, gpu_pool
 from gridpivot.vocabulary import AiPriority
 

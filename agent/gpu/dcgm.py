@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.gpu.nvml import GpuReading
+from agent.gpu.reading import GpuReading
 from gridpivot.errors import GridpivotError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 
 if TYPE_CHECKING:
     from agent.backends import Pools
-    from agent.gpu.nvml import GpuReading
+    from agent.gpu.reading import GpuReading
 
 # (field of GpuReading, metric, help)
 _GAUGES = (

@@ -17,8 +17,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.durable import replace_file, set_aside
-from agent.gpu.nvml import Attempt, GpuReading
 from agent.gpu.outcomes import LimitOutcome
+from agent.gpu.reading import Attempt, GpuReading
 from gridpivot.errors import Refused
 
 MOST_LINE_BYTES = 256 * 1024

@@ -10,8 +10,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from agent.gpu.guard import MOST_LINE_BYTES, GpuWish, GuardAnswer, GuardRequest
-from agent.gpu.nvml import Attempt
 from agent.gpu.outcomes import LimitOutcome
+from agent.gpu.reading import Attempt
 from gridpivot.errors import GridpivotError
 
 

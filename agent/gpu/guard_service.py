@@ -30,8 +30,9 @@ from agent.gpu.guard import (
     parse,
     renewed,
 )
-from agent.gpu.nvml import Attempt, GpuReading, NvmlReader, Scan
+from agent.gpu.nvml import NvmlReader
 from agent.gpu.outcomes import LimitOutcome, NvmlRefused
+from agent.gpu.reading import Attempt, GpuReading, Scan
 from agent.gpu.worker import Worker
 from gridpivot.clock import Clock, SystemClock
 from gridpivot.errors import GridpivotError, Refused

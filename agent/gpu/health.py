@@ -14,7 +14,7 @@ from typing import Any
 from agent.gpu.outcomes import NvmlRefused
 
 EVERY_S = 15.0
-CLOCK_SM, CLOCK_MEM = 1, 2  # nvmlClockType_t
+CLOCK_MEM = 2  # nvmlClockType_t
 CORRECTED, UNCORRECTED, AGGREGATE = 0, 1, 1  # nvmlMemoryErrorType_t, nvmlEccCounterType_t
 XID_CRITICAL = 0x8  # nvmlEventTypeXidCriticalError
 MOST_EVENTS = 256  # of one scan
@@ -28,7 +28,6 @@ def _hertz(mhz: int) -> float:
 
 # Figure -> (binding, its further arguments, what it means).
 _SLOW: dict[str, tuple[str, tuple[int, ...], Callable[[Any], Any]]] = {
-    "sm_clock_hz": ("nvmlDeviceGetClockInfo", (CLOCK_SM,), _hertz),
     "memory_clock_hz": ("nvmlDeviceGetClockInfo", (CLOCK_MEM,), _hertz),
     "ecc_corrected": ("nvmlDeviceGetTotalEccErrors", (CORRECTED, AGGREGATE), int),
     "ecc_uncorrected": ("nvmlDeviceGetTotalEccErrors", (UNCORRECTED, AGGREGATE), int),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agent.backends import Fallbacks, PoolReading, Pools
-from agent.gpu.nvml import GpuReading
+from agent.gpu.reading import GpuReading
 from gridpivot.clock import Instant
 
 

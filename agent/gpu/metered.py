@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from agent.backends import Meter, PoolReading, Pools
-from agent.gpu.nvml import GpuReading
+from agent.gpu.reading import GpuReading
 from gridpivot.clock import Instant
 
 log = structlog.get_logger("agent.gpu.meter")

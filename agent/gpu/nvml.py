@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from agent.gpu.clocks import CLOCK_SM, Clocks
 from agent.gpu.health import Health
 from agent.gpu.outcomes import BY_LIMIT, LimitOutcome, NvmlOutcome, NvmlRefused, refusal
+from agent.gpu.reading import SW_POWER_CAP, Attempt, ClockAttempt, GpuReading, Scan
 
-SW_POWER_CAP = 0x4  # nvmlClocksEventReasonSwPowerCap
 TEMPERATURE_GPU = 0  # NVML_TEMPERATURE_GPU
 RETRY_REFUSED_S = 30.0
 # These end a whole scan: NVML itself is not usable now, which says nothing about any one GPU.
@@ -27,57 +27,6 @@ _GLOBAL = (
 )
 _MISSING = (NvmlOutcome.NO_FUNCTION, NvmlOutcome.DEPRECATED)
 _TAKEN = (LimitOutcome.OK, LimitOutcome.UNCHANGED, LimitOutcome.CLAMPED)
-
-
-@dataclass(frozen=True, slots=True)
-class GpuReading:
-    """One GPU now. None is unknown or not supported. Energy [J] counts since driver reload."""
-
-    uuid: str
-    name: str = ""
-    power_w: float | None = None  # GPU board, not the wall; mean over 1 s since Ampere
-    energy_j: float | None = None
-    limit_requested_w: float | None = None
-    limit_enforced_w: float | None = None
-    limit_min_w: float | None = None
-    limit_max_w: float | None = None
-    limit_default_w: float | None = None
-    util_ratio: float | None = None
-    temp_c: float | None = None
-    memory_used_bytes: int | None = None
-    memory_total_bytes: int | None = None
-    throttled_by_power: bool | None = None
-    lost: bool = False
-    clock_event_reasons: int | None = None  # bits of nvmlClocksEventReasons
-    sm_clock_hz: float | None = None
-    memory_clock_hz: float | None = None
-    ecc_corrected: int | None = None  # since the board was made
-    ecc_uncorrected: int | None = None
-    remapped_corrected: int | None = None  # rows of memory
-    remapped_uncorrected: int | None = None
-    remap_pending: bool | None = None  # a reset is due
-    remap_failed: bool | None = None  # no spare rows: the board is to be exchanged
-    mig: bool | None = None
-    xids: Mapping[int, int] | None = None  # critical errors by number, since this process looks; None = cannot be told
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """The newest try to set one GPU's limit and what reading it back showed."""
-
-    limit_w: float
-    outcome: LimitOutcome
-    at_s: float
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """Every known GPU in the order of first sight, the tries made in this scan, NVML calls by outcome so far."""
-
-    readings: tuple[GpuReading, ...]
-    attempts: Mapping[str, Attempt]
-    calls: Mapping[str, int]
 
 
 def _watts(milliwatts: int) -> float:
@@ -92,12 +41,13 @@ _METRICS: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
     "limit_enforced_w": (("nvmlDeviceGetEnforcedPowerLimit",), _watts),
     "util_ratio": (("nvmlDeviceGetUtilizationRates",), lambda u: u.gpu / 100.0),
     "temp_c": (("nvmlDeviceGetTemperature", "nvmlDeviceGetTemperatureV"), float),
+    "sm_clock_hz": (("nvmlDeviceGetClockInfo",), lambda mhz: mhz * 1e6),
     "clock_event_reasons": (
         ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"),
         int,
     ),
 }
-_ARGUMENTS: dict[str, tuple[int, ...]] = {"temp_c": (TEMPERATURE_GPU,)}
+_ARGUMENTS: dict[str, tuple[int, ...]] = {"temp_c": (TEMPERATURE_GPU,), "sm_clock_hz": (CLOCK_SM,)}
 # Asked once per GPU: these do not move while a driver is loaded.
 _FACTS: dict[str, tuple[tuple[str, ...], Callable[[Any], Any]]] = {
     "name": (("nvmlDeviceGetName",), str),
@@ -123,6 +73,7 @@ class NvmlReader:
         self._attempts: dict[str, Attempt] = {}
         self._open = False
         self._health = Health()
+        self._clocks = Clocks()
         self.counts: Counter[str] = Counter()  # NVML calls by outcome
 
     def open(self) -> str:
@@ -138,8 +89,8 @@ class NvmlReader:
             self._open = False
             self._try(("nvmlShutdown",))
 
-    def scan(self, wanted_w: Mapping[str, float], now_s: float) -> Scan:
-        """Set the limits that are not yet as wanted [W by UUID], then read every GPU.
+    def scan(self, wanted_w: Mapping[str, float], now_s: float, clocks_mhz: Mapping[str, int] | None = None) -> Scan:
+        """Set the limits that are not yet as wanted [W by UUID], lock or let go clocks [MHz, 0 = let go], then read every GPU.
 
         Raises NvmlRefused when NVML as a whole is unusable; it is opened anew by the next scan.
         """
@@ -150,15 +101,17 @@ class NvmlReader:
             if len(self._handles) < len(self._order):
                 self._enumerate()  # a GPU that was lost may be back
             attempts = {uuid: self._settle(uuid, limit_w, now_s) for uuid, limit_w in wanted_w.items()}
+            locks = {uuid: lock for uuid, mhz in (clocks_mhz or {}).items() if (lock := self._lock(uuid, mhz, now_s))}
             readings = tuple(self._read(uuid, now_s) for uuid in self._order)
         except NvmlRefused:
             self._handles.clear()
             self._health.forget()
+            self._clocks.forget()
             self.close()
             raise
         tried = {uuid: a for uuid, a in attempts.items() if a is not None}
         self._attempts.update(tried)
-        return Scan(readings, tried, dict(self.counts))
+        return Scan(readings, tried, dict(self.counts), locks)
 
     # -- finding ---------------------------------------------------------------------------------------------------
 
@@ -187,6 +140,10 @@ class NvmlReader:
             constraints = self._try(("nvmlDeviceGetPowerManagementLimitConstraints",), handle)
             if constraints is not None:
                 known["limit_min_w"], known["limit_max_w"] = map(_watts, constraints)
+        if "clock_max_mhz" not in known:
+            span = self._clocks.range_mhz(handle, self._try)
+            if span is not None:
+                known["clock_min_mhz"], known["clock_max_mhz"] = span
         return known
 
     # -- reading ---------------------------------------------------------------------------------------------------
@@ -209,7 +166,7 @@ class NvmlReader:
             except NvmlRefused as error:
                 if error.outcome is not NvmlOutcome.LOST:
                     raise
-                del self._handles[uuid]
+                self._drop(uuid)
         return GpuReading(uuid, **self._facts.get(uuid, {}), lost=True)
 
     def _try(self, names: tuple[str, ...], *arguments: Any) -> Any | None:
@@ -265,8 +222,30 @@ class NvmlReader:
             if error.outcome in _GLOBAL:
                 raise
             if error.outcome is NvmlOutcome.LOST:
-                self._handles.pop(uuid, None)
+                self._drop(uuid)
             return Attempt(limit_w, BY_LIMIT.get(error.outcome, LimitOutcome.FAILED), now_s, str(error))
+
+    def _lock(self, uuid: str, mhz: int, now_s: float) -> ClockAttempt | None:
+        """Bring one GPU's lock to what is wanted; None when it is so already, or a refusal is still fresh."""
+        handle = self._handles.get(uuid)
+        if handle is None:
+            return ClockAttempt(mhz, LimitOutcome.LOST)
+        try:
+            known = self._facts_of(uuid, handle)
+            least, most = known.get("clock_min_mhz"), known.get("clock_max_mhz")
+            span = None if least is None or most is None else (least, most)
+            settled = self._clocks.settle(uuid, handle, mhz, span, self._call, now_s)
+        except NvmlRefused as error:
+            if error.outcome is not NvmlOutcome.LOST:
+                raise
+            self._drop(uuid)
+            return ClockAttempt(mhz, LimitOutcome.LOST, str(error))
+        return None if settled is None else ClockAttempt(mhz, *settled)
+
+    def _drop(self, uuid: str) -> None:
+        """A board that is lost: it may come back as another driver left it."""
+        self._handles.pop(uuid, None)
+        self._clocks.forget({uuid: None})
 
     def _judge(self, handle: Any, limit_w: float, goal_mw: int, now_s: float, good: LimitOutcome) -> Attempt:
         """Read back what is requested and what is enforced now."""

@@ -74,7 +74,7 @@ BY_LIMIT: dict[NvmlOutcome, LimitOutcome] = {
 
 REMEDY: dict[NvmlOutcome, str] = {
     NvmlOutcome.NO_LIBRARY: "libnvidia-ml.so.1 is not here: install the NVIDIA driver, or drop [[gpu.pools]]",
-    NvmlOutcome.NO_DRIVER: "the NVIDIA kernel module is not loaded: load it, then start the agent again",
+    NvmlOutcome.NO_DRIVER: "the NVIDIA kernel module is not loaded: load it; an agent that runs takes the GPUs up within seconds",
     NvmlOutcome.VERSION_MISMATCH: "the driver was updated under its library: restart this machine",
     NvmlOutcome.NO_PERMISSION: "power limits need root or CAP_SYS_ADMIN: check the agent's unit",
     NvmlOutcome.NO_FUNCTION: "the driver is older than the bindings: update it",

@@ -18,8 +18,9 @@ from agent.backends import PoolReading
 from agent.gpu.accounting import Members, account, declare, limit_of, shares
 from agent.gpu.bindings import load_bindings
 from agent.gpu.guard_client import GuardAway, GuardClient, away
-from agent.gpu.nvml import Attempt, GpuReading, NvmlReader, Scan
+from agent.gpu.nvml import NvmlReader
 from agent.gpu.outcomes import REMEDY, LimitOutcome, NvmlOutcome, NvmlRefused
+from agent.gpu.reading import Attempt, GpuReading, Scan
 from agent.gpu.worker import Worker
 from agent.settings import GpuPoolSettings, GpuSettings
 from gridpivot.clock import Clock, Instant, SystemClock

@@ -13,7 +13,7 @@ import structlog
 
 from agent.backends import PoolReading
 from agent.gpu.dcgm import Scraped, ScrapeFailed, scrape
-from agent.gpu.nvml import GpuReading
+from agent.gpu.reading import GpuReading
 from agent.settings import GpuPoolSettings
 from gridpivot.clock import Clock, Instant
 from gridpivot.curves import AiPool, gpu_pool

@@ -13,8 +13,8 @@ from pathlib import Path
 import structlog
 
 from agent.gpu.guard import Lease, keep_fallbacks, load_fallbacks
-from agent.gpu.nvml import GpuReading
 from agent.gpu.pools import NvmlPools
+from agent.gpu.reading import GpuReading
 from agent.node.lease import NodeLease
 from agent.node.report import outcomes
 from gridpivot.clock import Clock

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from agent.gpu.nvml import Attempt, GpuReading
 from agent.gpu.outcomes import LimitOutcome
+from agent.gpu.reading import Attempt, GpuReading
 from gridpivot.link.gpu_columns import encode_bits, encode_counts, encode_figures
 from gridpivot.v1 import node_pb2 as pb
 

@@ -7,11 +7,13 @@ where there is one, falls back.
 from __future__ import annotations
 
 import datetime as dt
+import functools
+from collections.abc import Callable
 
 import structlog
 
 from agent.bmc.reader import BmcReader
-from agent.frame import Part, alone, keep_status, run_parts, serve_pages
+from agent.frame import Part, Round, keep_status, run_parts, serve_pages, serve_rounds
 from agent.gpu.bindings import load_bindings
 from agent.gpu.guard_service import BEAT_S as GUARD_BEAT_S
 from agent.gpu.guard_service import DEADLINE_S as GUARD_DEADLINE_S
@@ -40,48 +42,56 @@ def way_back(node: str) -> str:
     return f"on the site: gridpivot-agent node-token create {node}; here: gridpivot-agent enroll --force --token-file -"
 
 
-async def serve_node(settings: AgentSettings, clock: Clock | None = None, *, wait: bool = False) -> None:
-    """Run until SIGTERM or SIGINT. `wait`: for another agent in this state directory to end, instead of Refused."""
+async def serve_node(
+    settings: AgentSettings,
+    clock: Clock | None = None,
+    *,
+    wait: bool = False,
+    reload: Callable[[], AgentSettings] | None = None,
+) -> None:
+    """Run until SIGTERM or SIGINT. `wait`: for another agent in this state directory to end, instead of Refused.
+
+    SIGHUP begins anew with the settings that `reload` brings.
+    """
+    await serve_rounds(settings, functools.partial(_serve_once, clock=clock or SystemClock()), wait=wait, reload=reload)
+
+
+async def _serve_once(run: Round, clock: Clock) -> None:
+    settings = run.settings
     assert settings.node is not None
-    clock = clock or SystemClock()
-    async with alone(settings.state_dir, wait=wait) as stop:
-        if stop is None:
-            return
-        bindings, said = load_bindings()
-        if bindings is None:
-            raise GridpivotError("; ".join(said))
-        target = uplink_target(settings)
-        gpus = NodeGpus(
-            NvmlPools(Worker("nvml"), NvmlReader(bindings), (), settings.gpu, clock), settings.state_dir, clock
-        )
-        guarded_s = None
-        if settings.gpu.guard_socket is not None:
-            guarded_s = settings.gpu.guard_lease_s + GUARD_BEAT_S + GUARD_DEADLINE_S
-        bmc = None if settings.bmc is None else BmcReader(settings.node, settings.bmc, clock)
-        link = None
-        if target is None:
-            log.warning("no site agent in settings, and not enrolled: GPUs are read, and nobody hears of them")
-        else:
-            wall = HostWall(settings.gpu, bmc, clock)
-            link = NodeLink(target, settings.node, gpus, guarded_s, wall.told, clock)
-        upkeep = None if link is None else _upkeep(settings, link, clock)
-        certificate = None if upkeep is None else upkeep.state
-        exporter = NodeExporter(settings.site, gpus, None if link is None else link.state, certificate, bmc, clock)
-        pages = {"/metrics": exporter.metrics, "/healthz": answer("ok"), "/readyz": exporter.ready}
-        http, address = await serve_pages(pages, settings.http)
-        log.info("node up", site=settings.site, node=settings.node, http=address, guard=guarded_s is not None)
-        parts: list[Part] = [
-            gpus.nvml.run,
-            gpus.watch,
-            lambda: keep_status(settings.state_dir, lambda: node_status(settings, gpus, link, certificate, clock)),
-        ]
-        parts += [] if link is None else [link.run]
-        parts += [] if bmc is None else [bmc.run]
-        parts += [] if upkeep is None else [upkeep.run]
-        try:
-            await run_parts(stop, http, parts)
-        finally:
-            log.info("node down", node=settings.node)
+    bindings, said = load_bindings()
+    if bindings is None:
+        raise GridpivotError("; ".join(said))
+    target = uplink_target(settings)
+    gpus = NodeGpus(NvmlPools(Worker("nvml"), NvmlReader(bindings), (), settings.gpu, clock), settings.state_dir, clock)
+    guarded_s = None
+    if settings.gpu.guard_socket is not None:
+        guarded_s = settings.gpu.guard_lease_s + GUARD_BEAT_S + GUARD_DEADLINE_S
+    bmc = None if settings.bmc is None else BmcReader(settings.node, settings.bmc, clock)
+    link = None
+    if target is None:
+        log.warning("no site agent in settings, and not enrolled: GPUs are read, and nobody hears of them")
+    else:
+        wall = HostWall(settings.gpu, bmc, clock)
+        link = NodeLink(target, settings.node, gpus, guarded_s, wall.told, clock)
+    upkeep = None if link is None else _upkeep(settings, link, clock)
+    certificate = None if upkeep is None else upkeep.state
+    exporter = NodeExporter(settings.site, gpus, None if link is None else link.state, certificate, bmc, clock)
+    pages = {"/metrics": exporter.metrics, "/healthz": answer("ok"), "/readyz": exporter.ready}
+    http, address = await serve_pages(pages, settings.http)
+    log.info("node up", site=settings.site, node=settings.node, http=address, guard=guarded_s is not None)
+    parts: list[Part] = [
+        gpus.nvml.run,
+        gpus.watch,
+        lambda: keep_status(settings.state_dir, lambda: node_status(settings, gpus, link, certificate, clock)),
+    ]
+    parts += [] if link is None else [link.run]
+    parts += [] if bmc is None else [bmc.run]
+    parts += [] if upkeep is None else [upkeep.run]
+    try:
+        await run_parts(run.stop, http, parts)
+    finally:
+        log.info("node down", node=settings.node)
 
 
 def _upkeep(settings: AgentSettings, link: NodeLink, clock: Clock) -> Upkeep | None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import grpc
 import structlog
 
-from agent.gpu.nvml import GpuReading
+from agent.gpu.reading import GpuReading
 from agent.node.gpus import NodeGpus
 from agent.node.report import boards, report
 from agent.uplink.session import UplinkTarget

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from agent.bmc.reader import BmcReader
 from agent.bmc.share import HostShare
-from agent.gpu.nvml import GpuReading
+from agent.gpu.reading import GpuReading
 from agent.node.host_power import FRESH_S, host_power
 from agent.settings import GpuSettings
 from gridpivot.clock import Clock

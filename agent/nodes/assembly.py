@@ -33,6 +33,7 @@ from gridpivot.v1 import enrolment_pb2_grpc, node_pb2_grpc
 
 log = structlog.get_logger("agent.nodes")
 GRACE_S = 1.0
+MORE_LOOK_S = 10.0
 SERVER_LOOK_S = 6 * 3600.0  # whether the server's certificate is due for another
 
 
@@ -113,6 +114,16 @@ class NodesSide:
             await servicer.shut_down()
             for server in servers:
                 await server.stop(GRACE_S)
+
+    async def more_gpus(self) -> str:
+        """Waits until a pool has more GPUs than it was declared with, and their boards are on the disk; says which."""
+        while True:
+            await asyncio.sleep(MORE_LOOK_S)
+            late = self.pools.late()
+            if late:
+                boards = {node.name: node.boards for node in self.pools.table.nodes if node.boards}
+                await asyncio.to_thread(keep_boards, self.settings.state_dir / "nodes", boards)
+                return f"pool {late[0]} has more GPUs than it was declared with"
 
     async def _remember(self, seen: asyncio.Event) -> None:
         """Keep boards as they were last seen; a disk that refuses is said, and costs memory over a restart only."""

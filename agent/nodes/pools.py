@@ -103,6 +103,12 @@ class NodePools:
         """For metrics: which of a site's sources of pools has nodes."""
         return self
 
+    def late(self) -> list[str]:
+        """Pools that have more GPUs by now than they were declared with."""
+        counts = {own.name: own.gpu_count for own in self.declared}
+        used = {pool.name: int(self.table.used[rows].sum()) for pool, rows in zip(self._pools, self._rows, strict=True)}
+        return [name for name, count in used.items() if count > counts.get(name, 0)]
+
     def now_s(self) -> float:
         """The present moment [monotonic s]."""
         return self._clock.now().monotonic_s

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from agent.gpu.nvml import SW_POWER_CAP
+from agent.gpu.reading import SW_POWER_CAP
 from agent.settings import MOST_GPUS
 from gridpivot.errors import BadReport
 from gridpivot.link.gpu_columns import Bools, Floats, decode_bits, decode_column

@@ -13,6 +13,7 @@ from agent.governor.circuits import achievable_w
 from agent.governor.state import Actions, GovernorState, Orders, Picture, Policy
 from gridpivot.clock import Instant
 from gridpivot.columns import DeviceTable
+from gridpivot.curves import AiPool
 from gridpivot.v1 import telemetry_pb2 as pb
 from gridpivot.vocabulary import DeviceState, EventKind, Provenance
 
@@ -84,17 +85,7 @@ def rollup(
         commands_confirmed_total=state.confirmed_total,
         commands_short_total=state.short_total,
         classes=_classes(state, table, policy),
-        pools=[
-            pb.PoolRollup(
-                name=declared.name,
-                power_w=reading.power_w,
-                limit_w=reading.limit_w,
-                demand_w=reading.demand_w,
-                gpus_present=reading.gpus_present,
-                power_provenance=(Provenance.METERED if reading.metered else Provenance.MODELLED).value,
-            )
-            for declared, reading in zip(state.inventory.pools, pools, strict=True)
-        ],
+        pools=pool_rollups(state.inventory.pools, pools),
     )
     if picture.metered_w is not None:
         message.metered_power_w = picture.metered_w
@@ -104,6 +95,21 @@ def rollup(
     if import_energy_j is not None:
         message.import_energy_j = import_energy_j
     return message
+
+
+def pool_rollups(declared: Sequence[AiPool], readings: Sequence[PoolReading]) -> list[pb.PoolRollup]:
+    """AI pools at this moment, in the order of the inventory."""
+    return [
+        pb.PoolRollup(
+            name=pool.name,
+            power_w=reading.power_w,
+            limit_w=reading.limit_w,
+            demand_w=reading.demand_w,
+            gpus_present=reading.gpus_present,
+            power_provenance=(Provenance.METERED if reading.metered else Provenance.MODELLED).value,
+        )
+        for pool, reading in zip(declared, readings, strict=True)
+    ]
 
 
 def _classes(state: GovernorState, table: DeviceTable, policy: Policy) -> list[pb.ClassRollup]:

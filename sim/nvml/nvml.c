@@ -4,7 +4,7 @@
  * meet the same "function not found" as with an old driver. Names and numbers are those of NVIDIA's public nvml.h.
  *
  * Physics: power runs after min(enforced limit, idle + load x (max - idle)) with time constant tau_s; energy is its
- * exact integral. Whoever looks first brings the whole file up to the present under its lock; since the exponential
+ * exact integral. Under a clock lock the part above idle goes with the square of the clock (made up: voltage falls too). Whoever looks first brings the whole file up to the present under its lock; since the exponential
  * is exact over any step, it makes no difference who looks, or how often. sim/nvml/state.py describes the same layout.
  */
 #define _GNU_SOURCE
@@ -38,6 +38,7 @@ enum { POWER, ENERGY, LIMIT, ENFORCED, CONSTRAINTS, DEFAULT, SET, UTIL, TEMP, ME
        PERSISTENCE, NAME, HEALTH, CALLS = 16 };
 
 enum { REASON_IDLE = 1, REASON_SW_POWER_CAP = 4 };
+enum { LEAST_MHZ = 210, MOST_MHZ = 1980, STEP_MHZ = 15, MEMORY_MHZ = 2619 }; /* H100 SXM: nvidia-smi -q -d SUPPORTED_CLOCKS */
 
 typedef struct {
     uint32_t magic, layout;
@@ -65,7 +66,7 @@ typedef struct {
     uint32_t ecc_corrected, ecc_uncorrected; /* since the board was made */
     uint32_t remapped_corrected, remapped_uncorrected, remap_pending, remap_failed; /* rows of memory */
     uint32_t mig;               /* 1 = cut into instances: utilisation of the whole is not told */
-    uint32_t pad;
+    uint32_t lock_mhz;          /* highest clock while locked, 0 = not locked */
 } device;
 
 typedef struct { unsigned long long total, free, used; } memory_info;
@@ -93,7 +94,12 @@ static double enforced_w(const device *d)
     return 1e-3 * (double)mw;
 }
 
-static double wanted_w(const device *d) { return d->idle_w + d->load * (d->max_w - d->idle_w); }
+static double clock_ratio(const device *d) { return d->lock_mhz ? (double)d->lock_mhz / MOST_MHZ : 1.0; }
+
+static double wanted_w(const device *d)
+{
+    return d->idle_w + d->load * (d->max_w - d->idle_w) * clock_ratio(d) * clock_ratio(d);
+}
 
 static void advance(header *h)
 {
@@ -108,6 +114,7 @@ static void advance(header *h)
         if (d->generation != h->generation) {
             d->generation = h->generation;
             d->limit_mw = d->default_mw;
+            d->lock_mhz = 0;
             d->energy_j = 0.0;
         }
     }
@@ -173,6 +180,7 @@ EXPORT const char *nvmlErrorString(int result)
     case INVALID_ARGUMENT: return "Invalid Argument";
     case NOT_SUPPORTED: return "Not Supported";
     case NOT_FOUND: return "Not Found";
+    case INSUFFICIENT_SIZE: return "Insufficient Size";
     case DRIVER_NOT_LOADED: return "Driver Not Loaded";
     case GPU_IS_LOST: return "GPU is lost";
     default: return "Unknown Error";
@@ -308,8 +316,45 @@ EXPORT int nvmlDeviceGetMemoryInfo(device *d, memory_info *m)
 /* Under a cap the clock falls roughly with the cube root of what is allowed. */
 EXPORT int nvmlDeviceGetClockInfo(device *d, int type, unsigned *mhz)
 {
-    (void)type;
-    READ(CLOCK, *mhz = (unsigned)lrint(1980.0 * cbrt(fmin(1.0, enforced_w(d) / wanted_w(d)))));
+    if (type == 2) READ(CLOCK, *mhz = MEMORY_MHZ);
+    READ(CLOCK, *mhz = (unsigned)lrint(MOST_MHZ * clock_ratio(d) * cbrt(fmin(1.0, enforced_w(d) / wanted_w(d)))));
+}
+
+/* Root only; locks end with a driver reload. Nothing tells a lock back: the clock under load is its evidence. */
+EXPORT int nvmlDeviceSetGpuLockedClocks(device *d, unsigned least_mhz, unsigned most_mhz)
+{
+    int rc = enter(d, SET);
+    if (rc != OK) return rc;
+    if (least_mhz < LEAST_MHZ || most_mhz > MOST_MHZ || least_mhz > most_mhz) rc = INVALID_ARGUMENT;
+    else if (!d->ignores_set) d->lock_mhz = most_mhz;
+    gridpivot_sim_unlock(state);
+    return rc;
+}
+
+EXPORT int nvmlDeviceResetGpuLockedClocks(device *d)
+{
+    int rc = enter(d, SET);
+    if (rc != OK) return rc;
+    if (!d->ignores_set) d->lock_mhz = 0;
+    gridpivot_sim_unlock(state);
+    return rc;
+}
+
+EXPORT int nvmlDeviceGetSupportedMemoryClocks(device *d, unsigned *count, unsigned *mhz)
+{
+    unsigned room = *count;
+    *count = 1;
+    if (room < 1 || !mhz) return INSUFFICIENT_SIZE;
+    READ(CLOCK, mhz[0] = MEMORY_MHZ);
+}
+
+EXPORT int nvmlDeviceGetSupportedGraphicsClocks(device *d, unsigned memory_mhz, unsigned *count, unsigned *mhz)
+{
+    unsigned room = *count;
+    if (memory_mhz != MEMORY_MHZ) return NOT_FOUND;
+    *count = (MOST_MHZ - LEAST_MHZ) / STEP_MHZ + 1;
+    if (room < *count || !mhz) return INSUFFICIENT_SIZE;
+    READ(CLOCK, for (unsigned i = 0; i < *count; i++) mhz[i] = MOST_MHZ - i * STEP_MHZ);
 }
 
 EXPORT int nvmlDeviceGetCurrentClocksEventReasons(device *d, unsigned long long *reasons)
@@ -324,8 +369,7 @@ EXPORT int nvmlDeviceGetCurrentClocksThrottleReasons(device *d, unsigned long lo
 
 EXPORT int nvmlDeviceGetMaxClockInfo(device *d, int type, unsigned *mhz)
 {
-    (void)type;
-    READ(CLOCK, *mhz = 1980);
+    READ(CLOCK, *mhz = type == 2 ? MEMORY_MHZ : MOST_MHZ);
 }
 
 EXPORT int nvmlDeviceGetTotalEccErrors(device *d, int type, int counter, unsigned long long *count)

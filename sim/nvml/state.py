@@ -62,7 +62,7 @@ DEVICE = np.dtype(
         ("remap_pending", "<u4"),
         ("remap_failed", "<u4"),
         ("mig", "<u4"),
-        ("pad", "<u4"),
+        ("lock_mhz", "<u4"),  # highest clock while locked; 0 = not locked
     ]
 )
 assert (HEADER.itemsize, DEVICE.itemsize) == (80, 304), "nvml.c asserts the same"

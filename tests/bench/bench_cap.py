@@ -19,7 +19,8 @@ from typing import Any
 from bench_nvml import burn
 
 from agent.gpu.bindings import load_bindings
-from agent.gpu.nvml import GpuReading, NvmlReader
+from agent.gpu.nvml import NvmlReader
+from agent.gpu.reading import GpuReading
 
 POLL_S = 0.05
 SETTLE_S = 5.0

@@ -28,7 +28,7 @@ import grpc
 import structlog
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from agent.gpu.nvml import GpuReading
+from agent.gpu.reading import GpuReading
 from agent.node.report import boards, report
 from agent.nodes.assembly import NodesSide, open_nodes
 from agent.nodes.authority import open_authority, place_of

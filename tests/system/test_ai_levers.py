@@ -135,7 +135,7 @@ async def test_levers_take_four_nodes_to_verified_power_and_back(cluster: SlurmC
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        site.pool.close()
+        await site.pool.close()
 
 
 async def test_guaranteed_job_beside_them_is_never_touched(cluster: SlurmCluster, tmp_path: Path) -> None:
@@ -154,4 +154,4 @@ async def test_guaranteed_job_beside_them_is_never_touched(cluster: SlurmCluster
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        site.pool.close()
+        await site.pool.close()

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -98,6 +99,11 @@ class AiSite:
             await asyncio.sleep(0.05)
         return time.monotonic() - began_s
 
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """What a technician types beside it."""
+        arguments = staging.entry("agent.cli", *words, "--config", str(self.place / "agent.toml"))
+        return subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=40)
+
     def log(self) -> str:
         """What the agent has said."""
         return self.agent.log.read_text(encoding="utf-8", errors="replace")
@@ -149,6 +155,12 @@ async def test_order_by_hand_goes_through_limits_to_jobs_and_outlives_the_agent(
     await site.until(
         lambda: '"kind": "ai_lever"' in site.log() and "requeue brought" in site.log(), "told with figures"
     )
+    shown = await asyncio.to_thread(site.command, "ai", "show", "--json")
+    (pool,) = json.loads(shown.stdout)["pools"]
+    assert {one["lever"] for one in pool["levers"]} >= {"power_limit", "admission", "requeue"}, shown.stdout
+    assert pool["admitting"] is False and 0 < pool["delivered_w"] <= pool["promised_w"]
+    refused = await asyncio.to_thread(site.command, "ai", "release", "--yes")
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (4, 1), refused.stderr
     held = json.loads(site.file.read_text())
     assert site.agent.process is not None
     os.kill(psutil.Process(site.agent.process.pid).pid, signal.SIGKILL)
@@ -158,3 +170,13 @@ async def test_order_by_hand_goes_through_limits_to_jobs_and_outlives_the_agent(
     after = json.loads(site.file.read_text())
     assert after["paused"] == held["paused"] and after["nodes"] == held["nodes"]
     assert all(until > time.time() for until in after["until"].values())  # and each hold ends by itself
+    # The agent will not come back: a person gives back what it held, and no later agent takes it again.
+    unasked = await asyncio.to_thread(site.command, "ai", "release")
+    assert (unasked.returncode, json.loads(site.file.read_text())) == (4, after), unasked.stderr
+    unknown = await asyncio.to_thread(site.command, "ai", "release", "inference", "--yes")
+    assert (unknown.returncode, len(unknown.stderr.splitlines())) == (4, 1), unknown.stderr
+    freed = await asyncio.to_thread(site.command, "ai", "release", "--yes")
+    assert freed.returncode == 0, freed.stdout + freed.stderr
+    free = json.loads(site.file.read_text())
+    assert not free["paused"] and not free["admission_held_by"] and not any(n["held_by"] for n in free["nodes"])
+    assert json.loads((site.place / "state" / "ai-pulls.json").read_text())["pools"] == {}

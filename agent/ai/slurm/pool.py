@@ -61,7 +61,7 @@ class SlurmPool:
                 *await self._requeues.release(cluster, order_id),
             )
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go of the thread that looks at files."""
         self._checkpoints.close()
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.governor.swings import ENOUGH, LEAST_RATIO, MOST_RATIO, Swings
 from agent.gpu.accounting import is_held
-from agent.gpu.nvml import GpuReading
+from agent.gpu.reading import GpuReading
 from gridpivot.curves import gpu_pool
 from gridpivot.vocabulary import AiPriority
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.gpu.bindings import load_bindings
-from agent.gpu.nvml import NvmlReader, Scan
+from agent.gpu.nvml import NvmlReader
 from agent.gpu.pools import NvmlPools, open_pools
+from agent.gpu.reading import Scan
 from agent.settings import GpuSettings
 from gridpivot.clock import Instant
 from sim.gpus import SimGpus

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.gpu.nvml import GpuReading
 from agent.gpu.pools import enforceable
+from agent.gpu.reading import GpuReading
 
 pytestmark = pytest.mark.unit
 

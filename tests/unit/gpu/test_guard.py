@@ -27,7 +27,7 @@ from agent.gpu.guard import (
     parse,
     renewed,
 )
-from agent.gpu.nvml import GpuReading
+from agent.gpu.reading import GpuReading
 from gridpivot.errors import Refused
 from sim.nvml.state import STATE_VARIABLE, NvmlState, uuid_of
 

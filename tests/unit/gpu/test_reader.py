@@ -94,7 +94,14 @@ def test_unsupported_metric_is_none_and_never_zero(over):
     found = over("unsupported_metrics_are_none")
     figures = ["power_w", "energy_j", "limit_requested_w", "limit_enforced_w", "limit_min_w", "limit_max_w"]
     figures += ["limit_default_w", "util_ratio", "temp_c", "memory_used_bytes", "memory_total_bytes"]
-    figures += ["throttled_by_power", "clock_event_reasons", "sm_clock_hz", "memory_clock_hz"]
+    figures += [
+        "throttled_by_power",
+        "clock_event_reasons",
+        "sm_clock_hz",
+        "clock_min_mhz",
+        "clock_max_mhz",
+        "memory_clock_hz",
+    ]
     figures += ["ecc_corrected", "ecc_uncorrected", "remapped_corrected", "remapped_uncorrected"]
     assert found["none"] == [*figures, "remap_pending", "remap_failed", "mig", "xids"]
     assert found["lost"] is False and found["temp"] is None and found["power"] == 75.0

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from agent.bmc.reader import BmcReader
-from agent.gpu.nvml import GpuReading
+from agent.gpu.reading import GpuReading
 from agent.node.report import boards, report
 from agent.nodes.pools import NodePools
 from agent.nodes.reports import Board, read_boards, read_report

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.gpu.nvml import GpuReading, NvmlReader, Scan
+from agent.gpu.nvml import NvmlReader
 from agent.gpu.pools import NvmlPools
+from agent.gpu.reading import GpuReading, Scan
 from agent.gpu.worker import Worker
 from agent.node.gpus import NodeGpus
 from agent.settings import GpuSettings

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.gpu.nvml import GpuReading
+from agent.gpu.reading import GpuReading
 from agent.node.gpus import only_lower
 from agent.node.lease import NodeLease
 from gridpivot.errors import BadReport

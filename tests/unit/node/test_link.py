@@ -13,7 +13,7 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from agent.gpu.nvml import GpuReading
+from agent.gpu.reading import GpuReading
 from agent.identity import asking
 from agent.node.report import boards, report
 from agent.nodes.assembly import NodesSide, open_nodes

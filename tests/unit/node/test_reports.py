@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.gpu.nvml import GpuReading
+from agent.gpu.reading import GpuReading
 from agent.node.report import boards, report
 from agent.nodes.reports import BOUNDS, read_boards, read_report
 from gridpivot.errors import BadReport
