@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from agent.bmc.reader import BmcReader
+if TYPE_CHECKING:
+    from agent.bmc.reader import BmcReader  # brings httpx: an agent without BMCs does not pay for it
 
 
 def bmc_metrics(readers: Sequence[BmcReader], now_s: float) -> Iterator[Metric]:

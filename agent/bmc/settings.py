@@ -51,3 +51,5 @@ class PoolBmcSettings(BmcSettings):
 
     node: str = Field(min_length=1, max_length=63, pattern=r"^[a-z0-9][a-z0-9.\-]*$")
     shutdown_command: tuple[str, ...] = Field(default=(), max_length=64)  # in place of GracefulShutdown
+    off_within_s: float = Field(default=600.0, ge=30, le=7200)  # of the request; later, and the promise is short
+    on_within_s: float = Field(default=900.0, ge=30, le=7200)  # until its limits are read back
