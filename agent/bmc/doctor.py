@@ -24,8 +24,8 @@ async def _look(host: str, settings: BmcSettings, switches: bool) -> CheckFigure
         async with asyncio.timeout(LOOK_S):
             sample, found = await reader.read(), await reader.found()
     except BmcTrouble as error:
-        detail, _, remedy = str(error).rpartition("; ")
-        return CheckFigures(name=name, outcome="failed", detail=f"{error.outcome}: {detail}", remedy=remedy)
+        detail = f"{error.outcome}: {error.said}"
+        return CheckFigures(name=name, outcome="failed", detail=detail, remedy=error.remedy)
     except TimeoutError:
         remedy = "raise deadline_s and beat_s, or ask it less from elsewhere"
         detail = f"{BmcOutcome.SLOW}: {settings.url}: not done within {LOOK_S:.0f} s"

@@ -40,8 +40,8 @@ REMEDY: dict[BmcOutcome, str] = {
 
 
 class BmcTrouble(GridpivotError):
-    """A BMC that gave no usable answer; `outcome` is the word, the text says where and what to do."""
+    """A BMC that gave no usable answer: the word, what happened and where, and what to do."""
 
-    def __init__(self, outcome: BmcOutcome, message: str) -> None:
-        super().__init__(f"{message}; {REMEDY[outcome]}" if outcome in REMEDY else message)
-        self.outcome = outcome
+    def __init__(self, outcome: BmcOutcome, said: str) -> None:
+        self.outcome, self.said, self.remedy = outcome, said, REMEDY.get(outcome, "")
+        super().__init__("; ".join(part for part in (said, self.remedy) if part))
