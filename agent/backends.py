@@ -45,6 +45,8 @@ class PoolReading:
     metered: bool = (
         False  # by a meter on the pool's circuit; else boards by their own sensors and a modelled host share
     )
+    by_hosts: bool = False  # every host by its own BMC or outlet, and none by the model
+    comes_w: float = 0.0  # what hosts that are to be switched on may draw: room is wanted for it
 
     @property
     def held(self) -> bool:
