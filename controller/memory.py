@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from controller.dispatch.terms import DemandCharge, WattStep
+from controller.dispatch.terms import DemandCharge, Queue, WattStep
 from controller.fleet.tables import Fleet, SiteLive
 from controller.markets.ai_demand import QUARTER_S, DemandSample, forecast_demand, habit_w, remembered
+from controller.markets.ai_queue import forecast_from_queue
 from controller.markets.billing import Billing, EnergyReading, demand_charge, metered
 from controller.markets.book import MarketBook
 from controller.store.peaks import PeakRow, Peaks
 from gridpivot.clock import Clock, Instant
+from gridpivot.curves import AiPool
 from gridpivot.errors import GridpivotError
 from gridpivot.observability import get_logger
 
@@ -88,12 +90,17 @@ class SiteMemory:
             return None
         return demand_charge(self._billing.get(site), tariff, self._book.data_unix_s(now), self._speed)
 
-    def demand_ahead(self, site: str, pool: str, present_w: float | None, now: Instant) -> tuple[WattStep, ...]:
-        """What a pool will probably want [W]; () while nothing is known of it."""
+    def demand_ahead(
+        self, site: str, pool: AiPool, present_w: float | None, queue: Queue | None, now: Instant
+    ) -> tuple[WattStep, ...]:
+        """What a pool will probably want [W]; () while nothing is known of it. Without a queue its habits alone tell."""
         if present_w is None:
             return ()  # unknown demand is planned as all that the pool can draw
-        key, data_s = (site, pool), self._book.data_unix_s(now)
+        key, data_s = (site, pool.name), self._book.data_unix_s(now)
         history, quarter = self._habits.get(key, ()), data_s // QUARTER_S
         if key not in self._usual or self._usual[key][0] != quarter:
             self._usual[key] = quarter, habit_w(history, data_s)
-        return forecast_demand((), present_w, data_s, speed=self._speed, habit=self._usual[key][1])
+        habit = self._usual[key][1]
+        if queue is not None:
+            return forecast_from_queue(queue, pool, present_w, data_s, habit, speed=self._speed)
+        return forecast_demand((), present_w, data_s, speed=self._speed, habit=habit)

@@ -22,6 +22,8 @@ def add_levers(rollup: pb.PoolRollup, ai: AiDesk) -> None:
         return
     rollup.work.extend(_work(waiting) for waiting in side.work.waiting)
     rollup.admitting = side.work.admitting
+    if side.work.nodes and all(node.answers for node in side.work.nodes):
+        rollup.busy_gpus = sum(node.busy_gpus for node in side.work.nodes)
     deferrable = [w.deferrable_gpu_h for w in side.work.waiting if w.deferrable_gpu_h is not None]
     if deferrable:
         rollup.backlog_gpu_h = sum(deferrable)

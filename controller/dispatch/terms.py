@@ -116,3 +116,18 @@ class Backlog:
     due_in_s: float
     usd_per_gpu_hour: float
     late_usd_per_gpu_hour: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Work of one pool as its workload manager tells it [GPU-h at full throughput, up to the jobs' time limits].
+
+    `pending_gpu_h` is all that waits; `deferrable_gpu_h` is the part of it that need not run now. `busy_gpus` None =
+    not told. `admitting` False: what waits may not start, so that the present draw is not what the pool wants.
+    """
+
+    running_gpu_h: float
+    pending_gpu_h: float
+    deferrable_gpu_h: float = 0.0
+    busy_gpus: float | None = None
+    admitting: bool = True

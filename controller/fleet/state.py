@@ -14,10 +14,11 @@ from typing import Protocol
 
 from controller.connection import BacklogSettings, ConnectionSettings, PoolTerms, backlogs_now
 from controller.dispatch.inputs import ClassState, FleetState, PoolState, PriceStep, SiteState
-from controller.dispatch.terms import DemandCharge, WattStep
+from controller.dispatch.terms import DemandCharge, Queue, WattStep
 from controller.events.calls import standing_ready
 from controller.events.windows import Orders
 from controller.fleet.tables import SiteLive
+from controller.markets.ai_queue import queue_of
 from controller.markets.book import MarketBook
 from gridpivot.clock import Instant
 from gridpivot.curves import AiPool, MinerClass
@@ -49,7 +50,9 @@ class Memory(Protocol):
         """The charge on a new peak of the billing month; None where there is none."""
         ...
 
-    def demand_ahead(self, site: str, pool: str, present_w: float | None, now: Instant) -> tuple[WattStep, ...]:
+    def demand_ahead(
+        self, site: str, pool: AiPool, present_w: float | None, queue: Queue | None, now: Instant
+    ) -> tuple[WattStep, ...]:
         """What a pool will probably want [W]; () while nothing is known of it."""
         ...
 
@@ -128,7 +131,9 @@ def _site(
     states = tuple(_pool(p, pools.get(p.name), terms, book, backlogs) for p in live.pools)
     charge = None
     if memory is not None:
-        states = tuple(replace(p, demand=memory.demand_ahead(live.name, p.pool.name, p.demand_w, now)) for p in states)
+        states = tuple(
+            replace(p, demand=memory.demand_ahead(live.name, p.pool, p.demand_w, p.queue, now)) for p in states
+        )
         charge = memory.demand_charge(live.name, live.region, now)
     own = terms.connection.state(book.data_unix_s(now), speed)
     rest_s = {sold.product: sold.rest_h * 3600.0 / speed for sold in terms.connection.sold}
@@ -212,6 +217,7 @@ def _pool(
         backlog=own.backlog
         if own.backlog is not None and own.backlog in backlogs and pool.priority is AiPriority.STANDARD
         else "",
+        queue=queue_of(rollup) if rollup is not None else None,
     )
 
 
