@@ -45,6 +45,8 @@ class PoolReading:
     metered: bool = (
         False  # by a meter on the pool's circuit; else boards by their own sensors and a modelled host share
     )
+    by_hosts: bool = False  # every host by its own BMC or outlet, and none by the model
+    comes_w: float = 0.0  # what hosts that are to be switched on may draw: room is wanted for it
 
     @property
     def held(self) -> bool:
@@ -106,13 +108,14 @@ class Pools(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ClockState:
-    """How clock locks of a pool stand: the highest clock of GPUs that work [Hz], and what refused a lock, in a few words.
+    """How clock locks of a pool stand: the highest clock of GPUs that work [Hz]; the word of a refusal, and a line.
 
-    `highest_hz` None = nobody works, or none tells; `refused` empty = nobody did.
+    `highest_hz` None = nobody works, or none tells; `refused` empty = nobody refused.
     """
 
     highest_hz: float | None = None
     refused: str = ""
+    detail: str = ""
 
 
 @runtime_checkable

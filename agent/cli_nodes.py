@@ -72,7 +72,7 @@ def list_nodes(config: Config = None, state_dir: StateDir = None, as_json: Json 
         console.print_json(shape)
         return
     table = Table(box=None)
-    for column in ("node", "pool", "certificate", "until", "link", "GPUs", "draws", "may draw", "cut off"):
+    for column in ("node", "pool", "certificate", "until", "link", "GPUs", "draw", "wall", "may draw", "cut off"):
         table.add_column(column)
     for one in shape.nodes:
         table.add_row(
@@ -83,6 +83,7 @@ def list_nodes(config: Config = None, state_dir: StateDir = None, as_json: Json 
             one.link or "unknown",
             "unknown" if one.gpus is None else str(one.gpus),
             "unknown" if one.power_w is None else f"{one.power_w:.0f} W",
+            "unknown" if one.wall_w is None else f"{one.wall_w:.0f} W",
             "unknown" if one.limit_w is None else f"{one.limit_w:.0f} W",
             "unknown" if one.fallback_w is None else f"{one.fallback_w:.0f} W",
         )

@@ -28,7 +28,17 @@ def ai_checks(settings: AgentSettings) -> list[CheckFigures]:
             checks.append(asyncio.run(_throughput(pool)))
         if pool.meter is not None:
             checks.append(_meter(pool))
+        checks += _bmcs(pool)
     return checks
+
+
+def _bmcs(pool: GpuPoolSettings) -> list[CheckFigures]:
+    """Each BMC once; those of nodes are to switch them too."""
+    if not pool.bmcs:
+        return []
+    from agent.bmc.doctor import bmc_check
+
+    return [bmc_check(one.node, one, switches=bool(pool.nodes) and not one.shutdown_command) for one in pool.bmcs]
 
 
 def _gpus(settings: AgentSettings) -> CheckFigures:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from gridpivot.clock import Clock, Instant
 from gridpivot.columns import DeviceTable
 from gridpivot.curves import AiPool
 from gridpivot.vocabulary import EventKind, Mode, Stage
+
+if TYPE_CHECKING:
+    from agent.bmc.reader import BmcReader  # brings httpx
 
 Say = Callable[[EventKind, str], None]
 
@@ -67,6 +70,7 @@ class Equipment:
     switches: Coils | None = None
     fallbacks: Fallbacks | None = None
     ai: AiDesk | None = None
+    bmcs: list[BmcReader] = field(default_factory=list)
     inventory: SiteInventory = field(
         default_factory=lambda: SiteInventory((), np.zeros(0, np.uint8), (), np.zeros(0, np.uint16), b"", ())
     )
@@ -146,6 +150,7 @@ def _node_pools(settings: AgentSettings, clock: Clock, found: Equipment) -> list
     nodes = open_nodes(settings, clock)
     found.missing += nodes.pools.missing
     found.work.append(nodes.run)
+    found.bmcs += nodes.pools.wall.readers
     found.changes.append(nodes.more_gpus)
     found.handlers |= nodes.handlers
     return [_PoolsPart(nodes.pools, nodes.pools.declared, nodes.pools)]
@@ -159,7 +164,8 @@ def _scraped_pools(settings: AgentSettings, clock: Clock, found: Equipment) -> l
     from agent.gpu.scraped import ScrapedPools
 
     exporters = ScrapedPools(scraped, clock)
-    found.work.append(exporters.run)
+    found.work += [exporters.run, *(reader.run for reader in exporters.bmcs)]
+    found.bmcs += exporters.bmcs
     return [_PoolsPart(exporters, exporters.declared, None)]
 
 

@@ -7,14 +7,16 @@ chunks that give the event loop its turn.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
 from agent.ai.exporter import ai_metrics
 from agent.backends import Miners
+from agent.bmc.exporter import bmc_metrics
 from agent.energy_metrics import energy_families
 from agent.exposition import DeviceSeries
 from agent.gpu.exporter import gpu_metrics
@@ -28,14 +30,19 @@ from gridpivot.httpd import Reply
 from gridpivot.link.lanes import LANES
 from gridpivot.vocabulary import MeterTrust, Rung
 
+if TYPE_CHECKING:
+    from agent.bmc.reader import BmcReader
+
 OPENMETRICS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class AgentExporter:
     """Renders one site's metrics."""
 
-    def __init__(self, agent: SiteAgent, miners: Miners, clock: Clock, *, per_device: bool) -> None:
-        self._agent, self._miners, self._clock = agent, miners, clock
+    def __init__(
+        self, agent: SiteAgent, miners: Miners, clock: Clock, *, per_device: bool, bmcs: Sequence[BmcReader] = ()
+    ) -> None:
+        self._agent, self._miners, self._clock, self._bmcs = agent, miners, clock, bmcs
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         self._devices = DeviceSeries(agent.inventory) if per_device and agent.inventory.device_count else None
@@ -71,6 +78,7 @@ class AgentExporter:
         yield from host_families(self._host)
         yield from gpu_metrics(agent.hardware.pools)
         yield from node_metrics(agent.hardware.pools)
+        yield from bmc_metrics(self._bmcs, self._clock.now().monotonic_s)
         if agent.hardware.ai is not None:
             yield from ai_metrics(agent.hardware.ai)
 

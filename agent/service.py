@@ -55,7 +55,8 @@ async def _serve_once(run: Round, clock: Clock) -> None:
     for line in equipment.missing:
         log.info("not found", what=line)
     agent = site_agent(settings, equipment, clock)
-    exporter = AgentExporter(agent, equipment.miners, clock, per_device=settings.http.per_device_series)
+    per_device, bmcs = settings.http.per_device_series, equipment.bmcs
+    exporter = AgentExporter(agent, equipment.miners, clock, per_device=per_device, bmcs=bmcs)
     pages = {"/metrics": exporter.metrics, "/healthz": answer("ok"), "/readyz": exporter.ready}
     http, address = await serve_pages(pages, settings.http)
     log.info("agent up", site=settings.site, http=address, stage=agent.policy.stage.value)

@@ -13,6 +13,7 @@ from agent.ai.kubernetes.settings import KubernetesSettings
 from agent.ai.slurm.settings import SlurmSettings
 from agent.ai.throughput import ThroughputSettings
 from agent.asic.settings import AsicSettings
+from agent.bmc.settings import BmcSettings, PoolBmcSettings
 from agent.coils import CoilSettings
 from agent.governor.circuits import CircuitLimit
 from agent.governor.state import CircuitSwitch, ContainerFans, Policy
@@ -141,7 +142,11 @@ class GpuPoolSettings(Section):
     gpus_per_node: int | None = Field(default=None, ge=1, le=MOST_GPUS)  # none = as each node was last seen
     gpu_max_w: float = Field(default=700.0, gt=0, le=5000)  # of a GPU that no node has told of yet
     host_w_per_gpu: float = Field(default=400.0, ge=0, le=5000)
+    decode_clock_mhz: int | None = Field(
+        default=None, ge=100, le=10_000
+    )  # memory-bound: may be locked to it; none = never
     dcgm: DcgmSettings | None = None
+    bmcs: tuple[PoolBmcSettings, ...] = Field(default=(), max_length=1024)  # of its hosts
     meter: MeterSettings | None = None
     slurm: SlurmSettings | None = None
     kubernetes: KubernetesSettings | None = None
@@ -154,6 +159,20 @@ class GpuPoolSettings(Section):
             raise ValueError("give one of slurm, kubernetes and commands: a pool has one workload manager")
         if sum((bool(self.nodes), bool(self.uuids), self.dcgm is not None)) > 1:
             raise ValueError("give one of nodes, uuids and dcgm: a pool's GPUs are read in one way")
+        if self.decode_clock_mhz is not None and self.dcgm is not None:
+            raise ValueError("decode_clock_mhz: nothing can be locked through a dcgm-exporter")
+        return self
+
+    @model_validator(mode="after")
+    def _bmcs_of_its_hosts(self) -> Self:
+        named = [one.node for one in self.bmcs]
+        if len(set(named)) < len(named):
+            raise ValueError("a host stands twice in bmcs; name each once")
+        if self.bmcs and not self.nodes and self.dcgm is None:
+            raise ValueError("bmcs are for hosts of `nodes` or behind `dcgm`; GPUs of this machine have [meter]")
+        unknown = [name for name in named if self.nodes and name not in self.nodes]
+        if unknown:
+            raise ValueError(f"bmcs names {unknown[0]!r}, which is not in nodes; correct one of them")
         return self
 
 
@@ -220,6 +239,7 @@ class AgentSettings(Section):
     fans: tuple[FanSettings, ...] = ()
     switches: tuple[SwitchSettings, ...] = ()
     gpu: GpuSettings = GpuSettings()
+    bmc: BmcSettings | None = None  # of a node: its own; the site's stand in gpu.pools
     nodes: NodesSettings = NodesSettings()
     report: ReportSettings = ReportSettings()
     http: HttpSettings = HttpSettings()
@@ -239,11 +259,15 @@ class AgentSettings(Section):
         if self.role == "site":
             if self.node is not None:
                 raise ValueError('`node` names a host of role = "node"; set the role, or drop `node`')
+            if self.bmc is not None:
+                raise ValueError('[bmc] belongs to a host of role = "node"; the site\'s agent has [[gpu.pools.bmcs]]')
             named = [node for pool in self.gpu.pools for node in pool.nodes]
             twice = sorted({node for node in named if named.count(node) > 1})
             if twice:
                 raise ValueError(f"node {twice[0]!r} stands in two pools: all GPUs of a node are of one pool")
             return self
+        if self.bmc is not None and self.gpu.host_power_file is not None:
+            raise ValueError("give one of [bmc] and gpu.host_power_file: a host's power is measured in one way")
         if self.node is None:
             raise ValueError('role = "node" needs the node\'s name; add node = "gpu-001"')
         governing = {

@@ -217,7 +217,7 @@ def node_rows(directory: Path, known: frozenset[str]) -> list[Row]:
     worker = Worker("nvml")
     gpus = NodeGpus(NvmlPools(worker, NvmlReader(None), (), GpuSettings(), clock), directory, clock)
     try:
-        exporter = NodeExporter("falcon-1", gpus, LinkState(), CertificateState(not_after_unix_s=0.0), clock)
+        exporter = NodeExporter("falcon-1", gpus, LinkState(), CertificateState(not_after_unix_s=0.0), None, clock)
         return [row for row in rows_of(exporter.collect()) if row.name not in known]
     finally:
         worker.close(1.0)

@@ -20,7 +20,7 @@ class NodeTokenShape(Document):
 class NodeFigures(Figures):
     """A node by its identity. `state`: valid, expired, revoked, invited (a token waits), none; null end = no certificate.
 
-    `link` is known while the site's agent runs: connected, down.
+    `link` is known while the site's agent runs: connected, down, off (its BMC says so, and its wall power).
     """
 
     node: str
@@ -31,6 +31,7 @@ class NodeFigures(Figures):
     gpus: int | None = None
     power_w: float | None = None
     limit_w: float | None = None
+    wall_w: float | None = None  # by its BMC or outlet; null = nothing measures it now
     fallback_w: float | None = None  # what its GPUs come down to when the link is gone; null = it has not told them all
 
 

@@ -59,13 +59,14 @@ COMMANDABLE_MODES: tuple[Mode, ...] = (Mode.SLEEP, Mode.LOW, Mode.NORMAL, Mode.T
 
 
 class Provenance(Coded):
-    """Where a watt comes from, best first."""
+    """Where a watt comes from, best first; `bmc` came later and stands between metered and device."""
 
     UNKNOWN = "unknown"
     METERED = "metered"
     DEVICE = "device"
     MODELLED = "modelled"
     NAMEPLATE = "nameplate"
+    BMC = "bmc"
 
 
 class Reason(Coded):
@@ -116,8 +117,10 @@ class LeverName(StrEnum):
 
     PARK_IDLE = "park_idle"
     POWER_LIMIT = "power_limit"
+    CLOCK_LOCK = "clock_lock"
     ADMISSION = "admission"
     REQUEUE = "requeue"
+    NODE_OFF = "node_off"  # on request only
 
 
 class LeverOutcome(StrEnum):

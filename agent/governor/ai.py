@@ -49,7 +49,7 @@ def wishes(state: GovernorState, sensed: Sensed, limits: Sequence[float], orders
             # fall below what is drawn now, however fast that rose.
             demand_w = max(steady_w, draw_w - slack_w)
         cap_w = _cap_w(pool, orders.pool_max_w[index])
-        want_w = min(pool.max_w, cap_w, max(pool.min_w, demand_w + slack_w))
+        want_w = min(pool.max_w, cap_w, max(pool.min_w, demand_w + slack_w) + reading.comes_w)
         result.append(Wish(index, limit_w, want_w, slack_w, cap_w))
     return result
 

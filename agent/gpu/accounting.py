@@ -59,8 +59,11 @@ def clock_state(
         r.sm_clock_hz for r in mine if r.sm_clock_hz is not None and (r.util_ratio is None or r.util_ratio > WORKS_FROM)
     ]
     bad = [(uuid, lock) for uuid in uuids if (lock := locks.get(uuid)) is not None and lock.outcome not in TAKEN]
-    said = f"{len(bad)} GPUs {bad[0][1].outcome}: {bad[0][1].detail or bad[0][0]}" if bad else ""
-    return ClockState(max(works, default=None), said)
+    highest_hz = max(works, default=None)
+    if not bad:
+        return ClockState(highest_hz)
+    uuid, first = bad[0]
+    return ClockState(highest_hz, first.outcome.value, f"{len(bad)} of {len(uuids)} GPUs: {first.detail or uuid}")
 
 
 def declare(name: str, priority: AiPriority, readings: Sequence[GpuReading], host_w_per_gpu: float) -> AiPool:

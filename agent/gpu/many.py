@@ -42,7 +42,9 @@ class ManyPools:
         """Of the source that has this pool."""
         part, index = self._part(pool)
         return (
-            part.clocks(index) if isinstance(part, ClockLocks) else ClockState(refused="clocks cannot be locked here")
+            part.clocks(index)
+            if isinstance(part, ClockLocks)
+            else ClockState(refused="unsupported", detail="clocks cannot be locked here")
         )
 
     def hold(self, fallback_w: Sequence[float], now: Instant) -> None:

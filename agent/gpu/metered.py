@@ -117,7 +117,7 @@ class MeteredPools:
         """As the pools behind have it."""
         if isinstance(self._pools, ClockLocks):
             return self._pools.clocks(pool)
-        return ClockState(refused="clocks cannot be locked here")
+        return ClockState(refused="unsupported", detail="clocks cannot be locked here")
 
     @property
     def readings(self) -> list[GpuReading]:

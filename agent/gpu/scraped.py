@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from agent.backends import PoolReading
+from agent.bmc.hosts import PoolHosts
+from agent.bmc.reader import BmcReader
 from agent.gpu.dcgm import Scraped, ScrapeFailed, scrape
 from agent.gpu.reading import GpuReading
 from agent.settings import GpuPoolSettings
@@ -46,6 +48,11 @@ class ScrapedPools:
 
     def __init__(self, settings: Sequence[GpuPoolSettings], clock: Clock) -> None:
         self._settings = [own for own in settings if own.dcgm is not None]
+        self._hosts = {
+            own.name: PoolHosts([BmcReader(one.node, one, clock) for one in own.bmcs])
+            for own in self._settings
+            if own.bmcs
+        }
         self.declared = tuple(declared(own) for own in self._settings)
         self._clock = clock
         self._pages: dict[str, tuple[float, Scraped]] = {}
@@ -70,10 +77,20 @@ class ScrapedPools:
         draws = [r.power_w for _, page in fresh for r in page.readings if r.power_w is not None]
         host_w = own.host_w_per_gpu * own.dcgm.gpus_expected
         missing = max(0, own.dcgm.gpus_expected - len(draws))
-        power_w = host_w + sum(draws) + missing * own.dcgm.gpu_max_w if draws else None
-        most_w = host_w + max(own.dcgm.gpus_expected, len(draws)) * own.dcgm.gpu_max_w
+        share_w = None
+        if own.name in self._hosts:
+            whole_w = sum(draws) if draws and not missing else None
+            share_w = self._hosts[own.name].share_w(whole_w, now.monotonic_s)
+        own_w = host_w if share_w is None else share_w
+        power_w = own_w + sum(draws) + missing * own.dcgm.gpu_max_w if draws else None
+        most_w = max(host_w, own_w) + max(own.dcgm.gpus_expected, len(draws)) * own.dcgm.gpu_max_w
         read_at_s = min((at_s for at_s, _ in fresh), default=now.monotonic_s)
-        return PoolReading(power_w, most_w, power_w, len(draws), read_at_s)
+        return PoolReading(power_w, most_w, power_w, len(draws), read_at_s, by_hosts=share_w is not None)
+
+    @property
+    def bmcs(self) -> list[BmcReader]:
+        """Of all hosts of these pools; each `run()` must be awaited by the service."""
+        return [reader for hosts in self._hosts.values() for reader in hosts.readers]
 
     @property
     def readings(self) -> list[GpuReading]:

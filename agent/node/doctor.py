@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from agent.bmc.doctor import bmc_check
 from agent.doctor import reach
 from agent.doctor_ai import gpu_guard_check
 from agent.gpu.bindings import load_bindings
@@ -71,8 +72,11 @@ def _gpus(settings: AgentSettings) -> CheckFigures:
 
 
 def _host(settings: AgentSettings) -> CheckFigures:
+    if settings.bmc is not None:
+        assert settings.node is not None
+        return bmc_check(settings.node, settings.bmc)
     found = host_power(settings.gpu)
     if found is None:
         detail = "nothing measures this host: the site models it from its GPUs and host_w_per_gpu"
         return CheckFigures(name="host power", outcome="skipped", detail=detail)
-    return CheckFigures(name="host power", outcome="ok", detail=f"{found[0]:.0f} W by its {found[1].upper()}")
+    return CheckFigures(name="host power", outcome="ok", detail=f"{found.power_w:.0f} W by its {found.source.upper()}")

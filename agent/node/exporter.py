@@ -9,6 +9,8 @@ from http import HTTPStatus
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
+from agent.bmc.exporter import bmc_metrics
+from agent.bmc.reader import BmcReader
 from agent.exporter import OPENMETRICS_TEXT, host_families
 from agent.gpu.exporter import gpu_metrics
 from agent.host import HostReading, read_host
@@ -21,12 +23,19 @@ from gridpivot.httpd import Reply
 
 
 class NodeExporter:
-    """Renders one node's metrics. `link` and `certificate` are None where the node is not enrolled."""
+    """Renders one node's metrics. `link` and `certificate` are None where the node is not enrolled, `bmc` without one."""
 
     def __init__(
-        self, site: str, gpus: NodeGpus, link: LinkState | None, certificate: CertificateState | None, clock: Clock
+        self,
+        site: str,
+        gpus: NodeGpus,
+        link: LinkState | None,
+        certificate: CertificateState | None,
+        bmc: BmcReader | None,
+        clock: Clock,
     ) -> None:
         self._site, self._gpus, self._link, self._certificate, self._clock = site, gpus, link, certificate, clock
+        self._bmcs = [] if bmc is None else [bmc]
         self._host: HostReading | None = None
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -66,3 +75,4 @@ class NodeExporter:
         if self._host is not None:
             yield from host_families(self._host)
         yield from gpu_metrics(self._gpus.nvml)
+        yield from bmc_metrics(self._bmcs, self._clock.now().monotonic_s)

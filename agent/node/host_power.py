@@ -2,45 +2,54 @@
 
 NVML misses CPUs, NICs and fans. Many servers' controllers (BMC) tell their input power through ACPI, which the kernel
 shows as a hwmon device named `power_meter` with `power1_average` in microwatts; anything else (ipmitool, a PDU) can be
-written to a file by a script. Without either the site models the host. Blocks on the disk.
+written to a file by a script. A BMC over Redfish is `wall.py`'s. Without any the site models the host. Blocks on the disk.
 """
 
 from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+from agent.bmc.payload import MOST_W
 from agent.settings import GpuSettings
 
 HWMON = Path("/sys/class/hwmon")
 FRESH_S = 60.0
-MOST_W = 100_000.0
 
 
-def host_power(settings: GpuSettings, hwmon: Path = HWMON) -> tuple[float, str] | None:
-    """Watts at the wall and their source ("bmc", "pdu"); None when nothing tells, or what it tells is old or no figure."""
+@dataclass(frozen=True, slots=True)
+class HostFigure:
+    """Watts at the wall, their source ("bmc", "pdu"), and how old they are [s]."""
+
+    power_w: float
+    source: str
+    age_s: float
+
+
+def host_power(settings: GpuSettings, hwmon: Path = HWMON) -> HostFigure | None:
+    """Power at the wall by this machine's own means; None when nothing tells, or what it tells is old or no figure."""
     if settings.host_power_file is not None:
-        watts = _of_file(settings.host_power_file)
-        return None if watts is None else (watts, settings.host_power_source)
+        return _of_file(settings.host_power_file, settings.host_power_source)
     for device in sorted(hwmon.glob("*")):
         try:
             if (device / "name").read_text(encoding="ascii").strip() == "power_meter":
-                return _sane(float((device / "power1_average").read_text(encoding="ascii")) / 1e6, "bmc")
+                return _sane(float((device / "power1_average").read_text(encoding="ascii")) / 1e6, "bmc", 0.0)
         except (OSError, ValueError):
             continue
     return None
 
 
-def _of_file(path: Path) -> float | None:
+def _of_file(path: Path, source: str) -> HostFigure | None:
     try:
-        if time.time() - path.stat().st_mtime > FRESH_S:
+        age_s = max(0.0, time.time() - path.stat().st_mtime)
+        if age_s > FRESH_S:
             return None
-        found = _sane(float(path.read_text(encoding="ascii").strip()), "")
+        return _sane(float(path.read_text(encoding="ascii").strip()), source, age_s)
     except (OSError, ValueError):
         return None
-    return None if found is None else found[0]
 
 
-def _sane(watts: float, source: str) -> tuple[float, str] | None:
-    return (watts, source) if math.isfinite(watts) and 0.0 < watts <= MOST_W else None
+def _sane(watts: float, source: str, age_s: float) -> HostFigure | None:
+    return HostFigure(watts, source, age_s) if math.isfinite(watts) and 0.0 < watts <= MOST_W else None

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import structlog
 
+from agent.bmc.reader import BmcReader
 from agent.frame import Part, Round, keep_status, run_parts, serve_pages, serve_rounds
 from agent.gpu.bindings import load_bindings
 from agent.gpu.guard_service import BEAT_S as GUARD_BEAT_S
@@ -23,8 +24,8 @@ from agent.identity.trust import addresses_of, uplink_target
 from agent.identity.upkeep import CertificateState, Upkeep
 from agent.node.exporter import NodeExporter
 from agent.node.gpus import NodeGpus
-from agent.node.host_power import host_power
 from agent.node.session import NodeLink
+from agent.node.wall import HostWall
 from agent.settings import AgentSettings
 from gridpivot import __version__
 from gridpivot.clock import Clock, SystemClock
@@ -66,14 +67,16 @@ async def _serve_once(run: Round, clock: Clock) -> None:
     guarded_s = None
     if settings.gpu.guard_socket is not None:
         guarded_s = settings.gpu.guard_lease_s + GUARD_BEAT_S + GUARD_DEADLINE_S
+    bmc = None if settings.bmc is None else BmcReader(settings.node, settings.bmc, clock)
     link = None
     if target is None:
         log.warning("no site agent in settings, and not enrolled: GPUs are read, and nobody hears of them")
     else:
-        link = NodeLink(target, settings.node, gpus, guarded_s, lambda: host_power(settings.gpu), clock)
+        wall = HostWall(settings.gpu, bmc, clock)
+        link = NodeLink(target, settings.node, gpus, guarded_s, wall.told, clock)
     upkeep = None if link is None else _upkeep(settings, link, clock)
     certificate = None if upkeep is None else upkeep.state
-    exporter = NodeExporter(settings.site, gpus, None if link is None else link.state, certificate, clock)
+    exporter = NodeExporter(settings.site, gpus, None if link is None else link.state, certificate, bmc, clock)
     pages = {"/metrics": exporter.metrics, "/healthz": answer("ok"), "/readyz": exporter.ready}
     http, address = await serve_pages(pages, settings.http)
     log.info("node up", site=settings.site, node=settings.node, http=address, guard=guarded_s is not None)
@@ -83,6 +86,7 @@ async def _serve_once(run: Round, clock: Clock) -> None:
         lambda: keep_status(settings.state_dir, lambda: node_status(settings, gpus, link, certificate, clock)),
     ]
     parts += [] if link is None else [link.run]
+    parts += [] if bmc is None else [bmc.run]
     parts += [] if upkeep is None else [upkeep.run]
     try:
         await run_parts(run.stop, http, parts)

@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
 import structlog
 
+from agent.gpu.reading import GpuReading
 from agent.node.gpus import NodeGpus
 from agent.node.report import boards, report
 from agent.uplink.session import UplinkTarget
@@ -58,10 +59,13 @@ class NodeLink:
         node: str,
         gpus: NodeGpus,
         guarded_after_s: float | None,
-        host: Callable[[], tuple[float, str] | None],
+        host: Callable[[Sequence[GpuReading]], tuple[float, str] | None],
         clock: Clock,
     ) -> None:
-        """`guarded_after_s`: fallbacks hold this long after the end of this process; None = nobody sees to it."""
+        """`guarded_after_s`: fallbacks hold this long after the end of this process; None = nobody sees to it.
+
+        `host`: watts at the wall and their source, beside these GPUs; may block.
+        """
         self._target, self._node, self._gpus, self._clock = target, node, gpus, clock
         self._guarded_after_s, self._host = guarded_after_s, host
         self._instance_id = os.urandom(16)
@@ -226,7 +230,7 @@ class NodeLink:
 
     async def _report(self, turn: _Turn) -> None:
         gpus = self._gpus
-        host = await asyncio.to_thread(self._host)
+        host = await asyncio.to_thread(self._host, gpus.readings)
         now = self._clock.now()
         turn.sequence += 1
         turn.told_scan_s = gpus.nvml.scan_began_s or turn.told_scan_s

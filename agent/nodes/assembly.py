@@ -12,12 +12,14 @@ from typing import Any
 import grpc
 import structlog
 
+from agent.bmc.reader import BmcReader
 from agent.local_control import Asker, Handler
 from agent.nodes.authority import keep_boards, load_boards, open_authority, place_of, server_pair
 from agent.nodes.enrolment import NodeEnrolment
 from agent.nodes.pools import NodePools
 from agent.nodes.registry import Registry
 from agent.nodes.servicer import NodeServicer
+from agent.nodes.told import told
 from agent.settings import AgentSettings
 from gridpivot.clock import Clock
 from gridpivot.errors import GridpivotError
@@ -48,7 +50,7 @@ class NodesSide:
         """What the local control answers of nodes."""
 
         async def tell(_request: Mapping[str, Any], _asker: Asker) -> dict[str, Any]:
-            return {"nodes": self.pools.told()}
+            return {"nodes": told(self.pools)}
 
         return {"nodes": tell}
 
@@ -100,6 +102,7 @@ class NodesSide:
         parts = [
             asyncio.create_task(part) for part in (servicer.run(), pools.run(), self._remember(seen), renew_server())
         ]
+        parts += [asyncio.create_task(reader.run()) for reader in pools.wall.readers]
         try:
             done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -136,4 +139,5 @@ def open_nodes(settings: AgentSettings, clock: Clock) -> NodesSide:
     """Pools of the settings that name nodes, as far as they are declared or were seen."""
     pools = [pool for pool in settings.gpu.pools if pool.nodes]
     known = load_boards(settings.state_dir / "nodes")
-    return NodesSide(NodePools(pools, settings.nodes, known, clock), settings, clock)
+    bmcs = [BmcReader(one.node, one, clock) for pool in pools for one in pool.bmcs]
+    return NodesSide(NodePools(pools, settings.nodes, known, clock, bmcs), settings, clock)

@@ -15,10 +15,13 @@ import numpy as np
 import structlog
 
 from agent.backends import PoolReading
+from agent.bmc.reader import BmcReader
 from agent.gpu.accounting import IDLE_W
+from agent.nodes.limits import node_limits
 from agent.nodes.reports import Board, NodeReading
-from agent.nodes.sharing import level_limits_w, released_w, steady_w
+from agent.nodes.sharing import shared_out_w, steady_w
 from agent.nodes.table import Node, NodeTable
+from agent.nodes.wall import NodeWall
 from agent.settings import GpuPoolSettings, NodesSettings
 from gridpivot.clock import Clock, Instant
 from gridpivot.curves import AiPool, gpu_pool
@@ -31,7 +34,6 @@ GOVERNOR_DEAD_S = 10.0  # a governor that has not held fallbacks for so long ren
 LOOK_S = 0.2  # how long what a host said waits before it may move others
 SETTLE_S = 5.0  # a silent host's lease that ran out is noticed within this
 FALLBACK_STEP_RATIO = 0.01
-BMC_LEAST_RATIO = 0.9  # a host's own figure below this share of its GPUs' sum is not believed
 
 
 class NodePools:
@@ -43,8 +45,9 @@ class NodePools:
         settings: NodesSettings,
         known: Mapping[str, tuple[Board, ...]],
         clock: Clock,
+        bmcs: Sequence[BmcReader] = (),
     ) -> None:
-        """`known`: boards of nodes as they were last seen, by node."""
+        """`known`: boards of nodes as they were last seen, by node; `bmcs`: of nodes, by name."""
         self.settings, self._clock = settings, clock
         self._pools = tuple(pools)
         nodes: list[Node] = []
@@ -61,6 +64,8 @@ class NodePools:
             self._rows.append(np.arange(first, len(nodes)))
         self.table = NodeTable(nodes, most_w)
         self.by_name = {node.name: node for node in self.table.nodes}
+        self.wall = NodeWall(self.table, [self._pools[n].host_w_per_gpu for n in self._pool_of], bmcs)
+        self._off: set[int] = set()
         # A pool of which nothing is known yet is none; its nodes may come, so that the next start knows them.
         self._shown = [n for n in range(len(self._pools)) if self.table.used[self._rows[n]].any()]
         self.declared = tuple(self._declare(n) for n in self._shown)
@@ -112,42 +117,25 @@ class NodePools:
         """Nodes whose report is recent."""
         return self.table.fresh(now_s, STALE_BEATS * self.settings.beat_s)
 
-    def told(self) -> dict[str, dict[str, object]]:
-        """Every node as `gridpivot-agent node list` shows it: link, GPUs, power, what it may draw, fallback [W]."""
-        table, now_s = self.table, self.now_s()
-        fresh, allowed_w = self.fresh(now_s), table.allowed_w(now_s, self.settings.lease_s)
-        told: dict[str, dict[str, object]] = {}
-        for node in table.nodes:
-            i, watts = node.index, table.power_w[node.index]
-            tells = bool(fresh[i]) and not np.isnan(watts).all()
-            fallback_w = table.fallback_in_force_w[i][table.used[i]].sum()
-            told[node.name] = {
-                "link": "connected" if node.connected else "down",
-                "gpus": node.gpu_count,
-                "power_w": float(np.nansum(watts)) if tells else None,
-                "limit_w": float(allowed_w[i][table.used[i]].sum()),
-                "fallback_w": float(fallback_w) if np.isfinite(fallback_w) else None,
-            }
-        return told
-
     # -- the Pools face ----------------------------------------------------------------------------------------------
 
     def read(self, now: Instant) -> Sequence[PoolReading]:
         """Newest reading per pool; power is None while no node of the pool tells it. Nothing silent counts zero."""
-        table, now_s = self.table, now.monotonic_s
-        fresh = self.fresh(now_s)
-        allowed_w = np.where(table.used, table.allowed_w(now_s, self.settings.lease_s), 0.0)
+        table, wall, now_s = self.table, self.wall, now.monotonic_s
+        fresh, off_w = self.fresh(now_s), wall.off_w(now_s)
+        self._note_off(off_w, now_s)
+        allowed_w = self.allowed_w(now_s, off_w)
         tells = fresh[:, None] & table.told & ~table.lost & ~np.isnan(table.power_w)
         draw_w = np.where(tells, table.power_w, allowed_w)
         held = tells & table.held
         more_w = np.where(held, np.maximum(table.max_w - draw_w, 0.0), 0.0).sum(axis=1)
-        host_w = self._hosts_w()
-        node_w = self._node_w(draw_w.sum(axis=1), tells, fresh, host_w)
+        known_w = np.where(tells, table.power_w, 0.0).sum(axis=1)
+        node_w, measured = wall.node_w(draw_w.sum(axis=1), known_w, fresh, off_w, now_s)
         present = (fresh[:, None] & table.told & ~table.lost).sum(axis=1)
-        limit_w = allowed_w.sum(axis=1) + host_w
+        limit_w = allowed_w.sum(axis=1) + wall.hosts_w(now_s)
         readings = []
         for rows in (self._rows[n] for n in self._shown):
-            telling = bool(tells[rows].any())
+            telling = bool(tells[rows].any() or not np.isnan(off_w[rows]).any())
             power_w = float(node_w[rows].sum())
             at_s = min((table.nodes[i].reported_at_s for i in rows if fresh[i]), default=now_s)
             readings.append(
@@ -157,22 +145,25 @@ class NodePools:
                     power_w + float(more_w[rows].sum()) if telling else None,
                     int(present[rows].sum()),
                     at_s,
+                    by_hosts=bool(measured[rows].all()),
+                    comes_w=sum(wall.comes_w(table.nodes[i], now_s) for i in rows if i in wall.coming),
                 )
             )
         return readings
 
-    def _hosts_w(self) -> Floats:
-        """The hosts' own share by the settings [W]; a GPU that falls off the bus takes no fan with it."""
-        return np.array(
-            [n.gpu_count * self._pools[p].host_w_per_gpu for n, p in zip(self.table.nodes, self._pool_of, strict=True)]
-        )
+    def allowed_w(self, now_s: float, off_w: Floats) -> Floats:
+        """What each GPU may draw [W]; `off_w` as the wall tells it."""
+        table = self.table
+        return np.where(table.used, self.wall.allowed_w(table.allowed_w(now_s, self.settings.lease_s), off_w), 0.0)
 
-    def _node_w(self, gpus_w: Floats, tells: np.ndarray, fresh: np.ndarray, host_w: Floats) -> Floats:
-        """Wall power by node: its BMC's or PDU's figure while that makes sense, else GPUs and the host's share [W]."""
-        known_w = np.where(tells, self.table.power_w, 0.0).sum(axis=1)
-        own_w = np.array([np.nan if n.host_power_w is None else n.host_power_w for n in self.table.nodes])
-        believed = fresh & (own_w >= BMC_LEAST_RATIO * known_w) & (own_w > 0.0)
-        return np.where(believed, own_w, gpus_w + host_w)
+    def _note_off(self, off_w: Floats, now_s: float) -> None:
+        """A node that went off leaves its share to others; one that is off no more has it back at once."""
+        off = {int(i) for i in np.flatnonzero(~np.isnan(off_w))}
+        for i in off - self._off:
+            self.table.switched_off(self.table.nodes[i])
+        moved, self._off = off ^ self._off, off
+        for pool in {self._pool_of[i] for i in moved}:
+            self._settle(pool, now_s)
 
     def set_limit(self, pool: int, limit_w: float, now: Instant) -> None:
         """Ask for enforced limits that allow at most `limit_w` at the wall; what can go out now goes out now."""
@@ -191,6 +182,18 @@ class NodePools:
                 self._fallback_w[pool] = steady
                 self._settle(pool, now.monotonic_s)
 
+    def given_w(self, node: Node) -> float | None:
+        """What the governor gave a node's pool [W at the wall]; None before the first time."""
+        return self._wanted_w[self._pool_of[node.index]]
+
+    def reading_of(self, node: Node) -> PoolReading:
+        """Of the node's pool, now."""
+        return self.read(self._clock.now())[self._shown.index(self._pool_of[node.index])]
+
+    def settle_of(self, node: Node) -> None:
+        """Share out a node's pool as of now."""
+        self._settle(self._pool_of[node.index], self.now_s())
+
     # -- sharing out ---------------------------------------------------------------------------------------------------
 
     def _settle(self, pool: int, now_s: float) -> None:
@@ -198,12 +201,14 @@ class NodePools:
         table, rows = self.table, self._rows[pool]
         live = np.array([table.nodes[i].connected for i in rows], bool)[:, None]
         takes = live & table.told[rows] & ~table.lost[rows] & table.settable[rows]
-        allowed_w = table.allowed_w(now_s, self.settings.lease_s)[rows]
-        host_w = float(self._hosts_w()[rows].sum())
+        off_w = self.wall.off_w(now_s)
+        allowed_w = self.allowed_w(now_s, off_w)[rows]
+        host_w = float(self.wall.hosts_w(now_s)[rows].sum())
         limits_w = self._share(self._wanted_w[pool], pool, takes, allowed_w, host_w)
         fallback_most_w = np.minimum(table.fallback_in_force_w[rows], table.max_w[rows])
-        # A silent host without a guard has no fallback that counts.
-        left_w = np.where(live & ~table.lost[rows], fallback_most_w, allowed_w)
+        # A silent host without a guard has no fallback that counts; one that is off has its own on its disk.
+        keeps = live | ~np.isnan(off_w[rows])[:, None]
+        left_w = np.where(keeps & ~table.lost[rows], fallback_most_w, allowed_w)
         fallbacks_w = self._share(self._fallback_w[pool], pool, takes, left_w, host_w)
         for place, i in enumerate(rows):
             node = table.nodes[i]
@@ -212,21 +217,11 @@ class NodePools:
 
     def _share(self, wall_w: float | None, pool: int, takes: np.ndarray, in_force_w: Floats, host_w: float) -> Floats:
         """A pool's watts as limits by (node, row), NaN where there is none to set."""
-        given = np.full(takes.shape, np.nan)
-        if wall_w is None or not takes.any():
-            return given
         table, rows = self.table, self._rows[pool]
-        obeys = takes & ~table.refused[rows]
-        others_w = float(in_force_w[table.used[rows] & ~obeys].sum())
-        budget_w = wall_w - host_w - others_w
-        least_w, most_w = table.min_w[rows], table.max_w[rows]
-        if obeys.any():
-            target_w = level_limits_w(least_w[obeys], most_w[obeys], budget_w)
-            given[obeys] = released_w(target_w, in_force_w[obeys], budget_w)
-        # A GPU that refuses keeps being asked, for the least: what it would give up is not counted on.
-        deaf = takes & ~obeys
-        given[deaf] = least_w[deaf]
-        return given
+        if wall_w is None:
+            return np.full(takes.shape, np.nan)
+        bounds_w = table.min_w[rows], table.max_w[rows]
+        return shared_out_w(wall_w - host_w, takes, table.used[rows], table.refused[rows], in_force_w, bounds_w)
 
     def echo_of(self, node: Node) -> int:
         """What renews a node's lease [ms of its own clock]; 0 renews nothing: sessions live, but the governor does not."""
@@ -235,25 +230,7 @@ class NodePools:
 
     def limits_of(self, node: Node) -> pb.NodeLimits:
         """All that a node is to hold, with the echo that renews its lease."""
-        i, table = node.index, self.table
-        gpus = []
-        for row in range(len(node.boards)):
-            limit_w, fallback_w = table.asked_w[i, row], table.fallback_asked_w[i, row]
-            if np.isnan(limit_w) and np.isnan(fallback_w):
-                continue
-            gpus.append(
-                pb.GpuLimit(
-                    row=row,
-                    limit_w=None if np.isnan(limit_w) else limit_w,
-                    fallback_w=None if np.isnan(fallback_w) else fallback_w,
-                )
-            )
-        return pb.NodeLimits(
-            sequence=node.asked_sequence,
-            echo_monotonic_ms=self.echo_of(node),
-            lease_ms=round(1000 * self.settings.lease_s),
-            gpus=gpus,
-        )
+        return node_limits(self.table, node, self.echo_of(node), self.settings.lease_s)
 
     # -- what sessions bring -------------------------------------------------------------------------------------------
 
@@ -274,7 +251,8 @@ class NodePools:
         """A report."""
         now_s = self._clock.now().monotonic_s
         self.table.heard(node, reading.monotonic_ms, now_s)
-        if self.table.take(node, reading, now_s):
+        moved = self.table.take(node, reading, now_s)
+        if self.wall.take(node, now_s) or moved:
             self._stir(node)
         self._count("reports", "taken")
 

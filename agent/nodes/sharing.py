@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gridpivot.link.gpu_columns import Floats
+from gridpivot.link.gpu_columns import Bools, Floats
 
 HAIR_W = 1e-9  # keeps an exact share (8 x 300 W of 2400 W) from falling by a whole watt
 
@@ -57,3 +57,24 @@ def steady_w(used_w: float | None, wanted_w: float, step_w: float) -> float:
     if used_w is not None and used_w <= wanted_w <= used_w + 1.5 * step_w:
         return used_w
     return wanted_w - 0.5 * step_w
+
+
+def shared_out_w(
+    gpus_w: float, takes: Bools, used: Bools, refused: Bools, in_force_w: Floats, bounds_w: tuple[Floats, Floats]
+) -> Floats:
+    """A pool's watts for GPUs as limits by (node, row) [W], NaN where there is none to set.
+
+    `takes`: can be told now; `refused`: did not take their last limit; `in_force_w`: what each may draw now; `bounds_w`:
+    least and most limit of each. What GPUs may draw that do not obey is nobody else's.
+    """
+    given: Floats = np.full(takes.shape, np.nan)
+    least_w, most_w = bounds_w
+    obeys = takes & ~refused
+    budget_w = gpus_w - float(in_force_w[used & ~obeys].sum())
+    if obeys.any():
+        target_w = level_limits_w(least_w[obeys], most_w[obeys], budget_w)
+        given[obeys] = released_w(target_w, in_force_w[obeys], budget_w)
+    # A GPU that refuses keeps being asked, for the least: what it would give up is not counted on.
+    deaf = takes & ~obeys
+    given[deaf] = least_w[deaf]
+    return given

@@ -110,6 +110,17 @@ class NodeTable:
         """Its session has ended."""
         node.connected = False
 
+    def switched_off(self, node: Node) -> None:
+        """It is off, and its limits are gone with it: when it comes back its boards are at their most.
+
+        Fallbacks stay: the node keeps them on its disk and holds them from its start, whoever hears it.
+        """
+        i = node.index
+        self.in_force_w[i] = np.where(self.used[i], self.max_w[i], 0.0)
+        self.power_w[i] = self.asked_w[i] = self.on_its_way_w[i] = np.nan
+        self.held[i] = False
+        node.guarded_after_s = None  # a guard that does not run holds nothing
+
     def heard(self, node: Node, monotonic_ms: int, now_s: float) -> None:
         """A sign of life, which goes back as an echo."""
         node.heard_at_s = now_s

@@ -97,6 +97,12 @@ def rollup(
     return message
 
 
+def _provenance(reading: PoolReading) -> Provenance:
+    if reading.metered:
+        return Provenance.METERED
+    return Provenance.BMC if reading.by_hosts else Provenance.MODELLED
+
+
 def pool_rollups(declared: Sequence[AiPool], readings: Sequence[PoolReading]) -> list[pb.PoolRollup]:
     """AI pools at this moment, in the order of the inventory."""
     return [
@@ -106,7 +112,7 @@ def pool_rollups(declared: Sequence[AiPool], readings: Sequence[PoolReading]) ->
             limit_w=reading.limit_w,
             demand_w=reading.demand_w,
             gpus_present=reading.gpus_present,
-            power_provenance=(Provenance.METERED if reading.metered else Provenance.MODELLED).value,
+            power_provenance=_provenance(reading).value,
         )
         for pool, reading in zip(declared, readings, strict=True)
     ]

@@ -694,7 +694,7 @@ class LeverRollup(_message.Message):
     order_id: _builtins.str
     """Identity of the order under which things are held."""
     lever: _builtins.str
-    """Word of the lever vocabulary: park_idle, power_limit, admission, requeue."""
+    """Word of the lever vocabulary: park_idle, power_limit, clock_lock, admission, requeue, node_off."""
     state: _builtins.str
     """acting, kept, short, restoring."""
     outcome: _builtins.str

@@ -1,5 +1,8 @@
 """A site's pools over nodes without sockets: nodes that report as real ones do, on a clock that a test moves."""
 
+from collections.abc import Callable, Sequence
+
+from agent.bmc.reader import BmcReader
 from agent.gpu.reading import GpuReading
 from agent.node.report import boards, report
 from agent.nodes.pools import NodePools
@@ -76,12 +79,12 @@ class Site:
 
     def __init__(
         self, names: tuple[str, ...] = ("a", "b", "c", "d"), known: dict[str, tuple[Board, ...]] | None = None,
-        gpus_per_node: int | None = 4,
+        gpus_per_node: int | None = 4, bmcs: Callable[[HandClock], Sequence[BmcReader]] = lambda clock: (),
     ) -> None:  # fmt: skip
         self.clock = HandClock()
         pool = GpuPoolSettings(name="train", nodes=names, gpus_per_node=gpus_per_node, host_w_per_gpu=HOST_W)
         settings = NodesSettings(lease_s=LEASE_S, beat_s=2.0)
-        self.pools = NodePools([pool], settings, known or {}, self.clock)
+        self.pools = NodePools([pool], settings, known or {}, self.clock, bmcs(self.clock))
 
     def node(self, name: str, gpus: int = 4, guarded_s: float | None = 20.0) -> FakeNode:
         made = FakeNode(self, name, gpus, guarded_s)

@@ -184,7 +184,12 @@ def test_host_that_measures_itself_is_believed_while_that_makes_sense() -> None:
     node = site.node("a")
     node.report((3500.0, "bmc"))
     assert site.reading.power_w == 3500.0
+    assert site.reading.by_hosts
     node.report((900.0, "bmc"))  # below what its GPUs draw
+    assert site.reading.power_w == 3500.0, "the model, with the host's share as it was last measured"
+    assert not site.reading.by_hosts
+    site.clock.s += 86_401.0
+    node.report((900.0, "bmc"))
     assert site.reading.power_w == pytest.approx(4 * HOST_W + 4 * 630.0)
 
 

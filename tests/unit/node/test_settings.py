@@ -49,7 +49,8 @@ def test_settings_that_make_no_sense_are_refused_in_one_line(tmp_path: Path, tex
 
 def test_host_power_comes_from_the_kernels_meter_or_from_a_fresh_file(tmp_path: Path) -> None:
     def told(hwmon: Path = tmp_path / "hwmon", **gpu: Any) -> tuple[float, str] | None:
-        return host_power(GpuSettings(**gpu), hwmon)
+        found = host_power(GpuSettings(**gpu), hwmon)
+        return None if found is None else (found.power_w, found.source)
 
     assert told() is None
     for name, kind in (("hwmon0", "coretemp"), ("hwmon1", "power_meter")):

@@ -18,9 +18,9 @@ from agent.ai.workload import Order
 from gridpivot.clock import Instant
 from gridpivot.vocabulary import AiPriority
 from sim.kube.cluster import Cluster
-from sim.kube.port import KubePort
 from sim.kube.server import Fault, KubeServer, Permission
 from sim.kube.store import BUDGETS, CLUSTER_QUEUES, LOCAL_QUEUES, NAMESPACES, NODES
+from sim.tls_port import TlsPort
 from tests.conftest import ROOT
 
 ADMIN, AGENT = "admin-token", "agent-token"
@@ -57,7 +57,7 @@ class Site:
 
     cluster: Cluster
     server: KubeServer
-    port: KubePort
+    port: TlsPort
     clock: HandClock
     directory: Path
     pools: list[KubernetesPool]
@@ -119,7 +119,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     (tmp_path / "token").write_text(AGENT + "\n")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     ca.issue_cert("localhost").configure_cert(tls)
-    port = KubePort(server)
+    port = TlsPort(server)
     await port.open(tls)
     made = Site(cluster, server, port, HandClock(), tmp_path, [])
     yield made

@@ -1,21 +1,29 @@
-"""The stand-in's HTTPS port: connections stay open between requests, as kubectl and the agent expect; silence is possible."""
+"""HTTPS port of a stand-in (an API server, a BMC): connections stay open between requests, as clients expect; silence is possible."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import ssl
+from typing import Protocol
 
-from sim.kube.server import KubeServer
-from sim.miners.web import WebRequest
+from sim.miners.web import WebAnswer, WebRequest
 
 MOST_BYTES = 2**20
 
 
-class KubePort:
+class Answers(Protocol):
+    """What stands behind the port."""
+
+    def web(self, request: WebRequest) -> WebAnswer | None:
+        """Answer one request; None = silence."""
+        ...
+
+
+class TlsPort:
     """A server on loopback, from `open` to `close`."""
 
-    def __init__(self, server: KubeServer) -> None:
+    def __init__(self, server: Answers) -> None:
         self.server = server
         self.port = 0
         self._listening: asyncio.Server | None = None
