@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 
 from controller.dispatch.terms import DemandCharge, Queue, WattStep
 from controller.fleet.tables import Fleet, SiteLive
+from controller.markets.ai_backlog import Piece, waited
 from controller.markets.ai_demand import QUARTER_S, DemandSample, forecast_demand, habit_w, remembered
-from controller.markets.ai_queue import forecast_from_queue
+from controller.markets.ai_queue import forecast_from_queue, queue_of
 from controller.markets.billing import Billing, EnergyReading, demand_charge, metered
 from controller.markets.book import MarketBook
 from controller.store.peaks import PeakRow, Peaks
@@ -41,6 +42,7 @@ class SiteMemory:
         self._tariffs, self._speed = tariffs, speed
         self._billing: dict[str, Billing] = {}
         self._habits: dict[tuple[str, str], tuple[DemandSample, ...]] = {}
+        self._waited: dict[tuple[str, str], tuple[Piece, ...] | None] = {}
         self._usual: dict[tuple[str, str], tuple[float, Sequence[float] | None]] = {}  # by quarter hour
         self._seen: dict[str, Instant] = {}
         self._recorded: dict[str, PeakRow] = {}
@@ -82,6 +84,9 @@ class SiteMemory:
             key = (live.name, pool.name)
             wanted = pool.demand_w if pool.HasField("demand_w") else None
             self._habits[key] = remembered(self._habits.get(key, ()), at_unix_s, wanted)
+            queue = queue_of(pool)
+            waits_gpu_h = None if queue is None else queue.deferrable_gpu_h
+            self._waited[key] = waited(self._waited.get(key), waits_gpu_h, at_unix_s, pool.defer_within_s)
 
     def demand_charge(self, site: str, region: str, now: Instant) -> DemandCharge | None:
         """The charge on a new peak as dispatch wants it; None where the tariff has none."""
@@ -104,3 +109,7 @@ class SiteMemory:
         if queue is not None:
             return forecast_from_queue(queue, pool, present_w, data_s, habit, speed=self._speed)
         return forecast_demand((), present_w, data_s, speed=self._speed, habit=habit)
+
+    def waited(self, site: str, pool: str) -> tuple[Piece, ...] | None:
+        """Deferrable work of a pool by when it came; None = never told. Learned anew after a restart."""
+        return self._waited.get((site, pool))

@@ -100,12 +100,21 @@ class SoldCapacity:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkDue:
+    """Work [GPU-h] that is due in `due_in_s` [s from now]; 0 or less is late already."""
+
+    due_in_s: float
+    gpu_h: float
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """Deferrable AI work of a region that any of its pools may do [GPU-h at full throughput].
 
-    `work_gpu_h` waits now, `arrivals` come; each piece is due `deadline_s` after it came (what waits now: after
-    `due_in_s`). Done work earns `usd_per_gpu_hour`; work past its deadline also costs `late_usd_per_gpu_hour` for
-    every hour that it waits.
+    `work_gpu_h` waits now, `arrivals` come; each piece is due `deadline_s` after it came (what waits now: as `due`
+    says, else all of it after `due_in_s`). Done work earns `usd_per_gpu_hour`; work past its deadline also costs
+    `late_usd_per_gpu_hour` for every hour that it waits. With `follows_demand` the demand ahead of its pools comes too,
+    as work that is due when it comes, or is lost.
     """
 
     name: str
@@ -116,6 +125,8 @@ class Backlog:
     due_in_s: float
     usd_per_gpu_hour: float
     late_usd_per_gpu_hour: float = 10.0
+    due: tuple[WorkDue, ...] = ()
+    follows_demand: bool = False
 
 
 @dataclass(frozen=True, slots=True)

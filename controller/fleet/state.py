@@ -14,10 +14,12 @@ from typing import Protocol
 
 from controller.connection import BacklogSettings, ConnectionSettings, PoolTerms, backlogs_now
 from controller.dispatch.inputs import ClassState, FleetState, PoolState, PriceStep, SiteState
-from controller.dispatch.terms import DemandCharge, Queue, WattStep
+from controller.dispatch.terms import Backlog, DemandCharge, Queue, WattStep
 from controller.events.calls import standing_ready
 from controller.events.windows import Orders
+from controller.fleet.backlogs import demanded, has_own, own_backlog, own_name, waiting_gpu_h
 from controller.fleet.tables import SiteLive
+from controller.markets.ai_backlog import Piece
 from controller.markets.ai_queue import queue_of
 from controller.markets.book import MarketBook
 from gridpivot.clock import Instant
@@ -56,6 +58,10 @@ class Memory(Protocol):
         """What a pool will probably want [W]; () while nothing is known of it."""
         ...
 
+    def waited(self, site: str, pool: str) -> tuple[Piece, ...] | None:
+        """Deferrable work of a pool by when it came; None = never told."""
+        ...
+
 
 def own_ceiling_w(terms: SiteTerms, rollup: pb.SiteRollup | None) -> float:
     """Lower of the ceilings in the controller's and the site's own settings [W]."""
@@ -88,7 +94,7 @@ def fleet_state(
     A site whose newest roll-up is older than `fresh_s` is marked stale: it is held, not planned.
     """
     hashprice, _ = book.hashprice(now)
-    waiting = waiting_gpu_h(sites)
+    waiting = waiting_gpu_h((terms.pools, live.rollup) for terms, live in sites)
     known = backlogs_now(backlogs, waiting, speed)
     states = tuple(
         replace(
@@ -98,18 +104,27 @@ def fleet_state(
         for terms, live in sites
         if live.inventory_hash and live.rollup is not None
     )
-    return FleetState(states, hashprice, fleet_floor_hs, speed, known)
+    rollups = {live.name: live.rollup for _, live in sites if live.rollup is not None}
+    own = _own_backlogs(states, rollups, book.data_unix_s(now), speed, memory)
+    return FleetState(states, hashprice, fleet_floor_hs, speed, (*known, *own))
 
 
-def waiting_gpu_h(sites: Sequence[tuple[SiteTerms, SiteLive]]) -> dict[str, float]:
-    """Deferrable work that waits, by backlog [GPU-h]; a backlog of which no pool tells anything is not in it."""
-    waiting: dict[str, float] = {}
-    for terms, live in sites:
-        for pool in live.rollup.pools if live.rollup is not None else ():
-            own = terms.pools.get(pool.name)
-            if own is not None and own.backlog and pool.HasField("backlog_gpu_h"):
-                waiting[own.backlog] = waiting.get(own.backlog, 0.0) + pool.backlog_gpu_h
-    return waiting
+def _own_backlogs(
+    sites: Sequence[SiteState],
+    rollups: Mapping[str, pb.SiteRollup],
+    at_unix_s: float,
+    speed: float,
+    memory: Memory | None,
+) -> list[Backlog]:
+    found = []
+    for site in sites:
+        defer_s = {p.name: p.defer_within_s for p in rollups[site.name].pools}
+        for p in site.pools:
+            if p.backlog == own_name(site.name, p.pool.name):
+                pieces = memory.waited(site.name, p.pool.name) if memory is not None else None
+                backlog = own_backlog(site.name, site.region, p, defer_s[p.pool.name], pieces, at_unix_s, speed)
+                found.append(backlog)
+    return found
 
 
 def _site(
@@ -132,7 +147,7 @@ def _site(
     charge = None
     if memory is not None:
         states = tuple(
-            replace(p, demand=memory.demand_ahead(live.name, p.pool, p.demand_w, p.queue, now)) for p in states
+            replace(p, demand=memory.demand_ahead(live.name, p.pool, p.demand_w, demanded(p), now)) for p in states
         )
         charge = memory.demand_charge(live.name, live.region, now)
     own = terms.connection.state(book.data_unix_s(now), speed)
@@ -205,7 +220,7 @@ def _pool(
     income = own.usd_per_gpu_hour
     if income is None:
         income = book.ai_usd_per_gpu_hour(pool.name, pool.priority)
-    return PoolState(
+    state = PoolState(
         pool=learned(pool, rollup),
         power_w=rollup.power_w if rollup is not None and rollup.HasField("power_w") else None,
         limit_w=rollup.limit_w if rollup is not None else pool.baseline_w,
@@ -219,6 +234,7 @@ def _pool(
         else "",
         queue=queue_of(rollup) if rollup is not None else None,
     )
+    return replace(state, backlog=own_name(terms.name, pool.name)) if has_own(state, rollup, own) else state
 
 
 def learned(pool: AiPool, rollup: pb.PoolRollup | None) -> AiPool:
