@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+import agent.cli_node_off  # noqa: F401 - adds to `node`
 from agent.cli_ai import ai
 from agent.cli_commission import commission
 from agent.cli_discover import discover

@@ -43,7 +43,7 @@ def create_token(
     from agent.nodes.registry import Registry
     from gridpivot.shapes_nodes import NodeTokenShape
 
-    settings = _site_settings(config, state_dir)
+    settings = site_settings(config, state_dir)
     valid_s = seconds(valid, "--valid", least_s=60.0, most_s=LONGEST_VALID_S)
     if all(name not in pool.nodes for pool in settings.gpu.pools):
         raise Refused(f"no [[gpu.pools]] names node {name!r}; add it to a pool's `nodes`, and restart the agent")
@@ -66,7 +66,7 @@ def create_token(
 @node.command("list")
 def list_nodes(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
     """Every node of the settings and of the books; what it does now, while the agent runs."""
-    settings = _site_settings(config, state_dir)
+    settings = site_settings(config, state_dir)
     shape = listed(settings)
     if as_json:
         console.print_json(shape)
@@ -100,7 +100,7 @@ def revoke(
     from agent.nodes.authority import place_of
     from agent.nodes.registry import Registry
 
-    settings = _site_settings(config, state_dir)
+    settings = site_settings(config, state_dir)
     place = place_of(settings)
     count = Registry(place.directory).revoke(name, round(dt.datetime.now(dt.UTC).timestamp() * 1000))
     _give(place.directory)
@@ -140,7 +140,8 @@ def listed(settings: AgentSettings) -> NodesShape:
     return NodesShape(site=settings.site, nodes=figures)
 
 
-def _site_settings(config: Path | None, state_dir: Path | None) -> AgentSettings:
+def site_settings(config: Path | None, state_dir: Path | None) -> AgentSettings:
+    """Settings of a site's agent; raises SettingsError on a node."""
     settings = load_settings(config, state_dir)
     if settings.role != "site":
         raise SettingsError('this is a node (role = "node"); run it where the site\'s agent runs')

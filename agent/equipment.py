@@ -5,9 +5,9 @@ Imports of device libraries happen here, one kind a function, so that a bare mac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -26,8 +26,23 @@ from gridpivot.vocabulary import EventKind, Mode, Stage
 
 if TYPE_CHECKING:
     from agent.bmc.reader import BmcReader  # brings httpx
+    from agent.nodes.pools import NodePools
 
-Say = Callable[[EventKind, str], None]
+
+class Say(Protocol):
+    """Says an event upwards."""
+
+    def __call__(
+        self,
+        kind: EventKind,
+        message: str,
+        figures: Mapping[str, float] | None = None,
+        *,
+        actor: str = "",
+        order_id: str = "",
+    ) -> None:
+        """Say it."""
+        ...
 
 
 class NoMiners:
@@ -70,6 +85,7 @@ class Equipment:
     switches: Coils | None = None
     fallbacks: Fallbacks | None = None
     ai: AiDesk | None = None
+    nodes: NodePools | None = None
     bmcs: list[BmcReader] = field(default_factory=list)
     inventory: SiteInventory = field(
         default_factory=lambda: SiteInventory((), np.zeros(0, np.uint8), (), np.zeros(0, np.uint16), b"", ())
@@ -109,6 +125,7 @@ def find_equipment(settings: AgentSettings, clock: Clock) -> Equipment:
     declared = _join_pools(settings, parts, found)
     if declared:
         found.ai = make_desk(settings.gpu.pools, declared, found.pools, settings.state_dir, clock, _acts(settings))
+    _nodes_off(settings, clock, found)
     _miners(settings, declared, clock, found)
     _site_meter(settings, found)
     _coils(settings, found)
@@ -150,10 +167,24 @@ def _node_pools(settings: AgentSettings, clock: Clock, found: Equipment) -> list
     nodes = open_nodes(settings, clock)
     found.missing += nodes.pools.missing
     found.work.append(nodes.run)
+    found.nodes = nodes.pools
     found.bmcs += nodes.pools.wall.readers
     found.changes.append(nodes.more_gpus)
     found.handlers |= nodes.handlers
     return [_PoolsPart(nodes.pools, nodes.pools.declared, nodes.pools)]
+
+
+def _nodes_off(settings: AgentSettings, clock: Clock, found: Equipment) -> None:
+    """Nodes that a person may switch off and on: those whose BMC this agent asks (docs/redfish.md)."""
+    bmcs = {one.node: one for pool in settings.gpu.pools if pool.nodes for one in pool.bmcs}
+    if not bmcs or found.nodes is None or found.ai is None:
+        return
+    from agent.off.by_hand import OffByHand
+    from agent.off.desk import OffDesk
+
+    desk = OffDesk(found.nodes, bmcs, found.ai, settings.state_dir, clock)
+    found.telling.append(desk.run)
+    found.handlers |= OffByHand(desk).handlers
 
 
 def _scraped_pools(settings: AgentSettings, clock: Clock, found: Equipment) -> list[_PoolsPart]:

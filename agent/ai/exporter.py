@@ -24,13 +24,14 @@ def ai_metrics(ai: AiDesk) -> Iterator[Metric]:
     for name, side in ai.sides.items():
         desk = ai.desks[name]
         counts: dict[tuple[str, str], int] = {}
-        for pull in desk.pulls:
+        pulls = [*desk.pulls, *side.apart()]
+        for pull in pulls:
             key = (pull.lever.value, pull.state.value)
             counts[key] = counts.get(key, 0) + 1
         for (lever, state), count in counts.items():
             pulled.add_metric([name, lever, state], count)
-        held = [pull for pull in desk.pulls if pull.state is not PullState.ACTING]
-        promised.add_metric([name], sum(pull.promise.promised_w for pull in desk.pulls))
+        held = [pull for pull in pulls if pull.state is not PullState.ACTING]
+        promised.add_metric([name], sum(pull.promise.promised_w for pull in pulls))
         delivered.add_metric([name], sum(min(pull.delivered_w, pull.promise.promised_w) for pull in held))
         short.add_metric([name], desk.short_w)
         if side.workload is not None:

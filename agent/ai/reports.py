@@ -13,7 +13,7 @@ def add_levers(rollup: pb.PoolRollup, ai: AiDesk) -> None:
     side, desk = ai.sides.get(rollup.name), ai.desks.get(rollup.name)
     if side is None or desk is None:
         return
-    rollup.levers.extend(_lever(pull) for pull in desk.pulls)
+    rollup.levers.extend(_lever(pull) for pull in (*desk.pulls, *side.apart()))
     rollup.promised_total_w, rollup.delivered_total_w = _totals(desk)
     rollup.workload_trouble = side.trouble
     if side.learner is not None:

@@ -63,6 +63,7 @@ class PoolSide:
     renewed_s: dict[str, float] = field(default_factory=dict)
     verified_s: float = float("-inf")
     busy: asyncio.Task[None] | None = None
+    apart: Callable[[], Sequence[Pull]] = tuple  # pulls that no ladder made: nodes that a person switched off
 
 
 class AiDesk:
@@ -196,7 +197,7 @@ class AiDesk:
     async def _give_back_orphans(self, side: PoolSide, work: PoolWork) -> None:
         """What carries our mark and no pull knows of, such as after a crash on a full disk: nothing would give it back."""
         ours = any(node.ours for node in work.nodes) or work.admission_ours or bool(work.suspended)
-        known = self.desks[side.name].pulls
+        known = [*self.desks[side.name].pulls, *side.apart()]
         if not ours or known or not self.acts or side.power is None or not side.may_raise or side.workload is None:
             return
         async with asyncio.timeout(CALL_DEADLINE_S):

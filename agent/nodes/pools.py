@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import structlog
 
-from agent.backends import PoolReading
+from agent.backends import ClockState, PoolReading
 from agent.bmc.reader import BmcReader
 from agent.gpu.accounting import IDLE_W
-from agent.nodes.limits import node_limits
+from agent.nodes.limits import node_clocks, node_limits
 from agent.nodes.reports import Board, NodeReading
 from agent.nodes.sharing import shared_out_w, steady_w
 from agent.nodes.table import Node, NodeTable
@@ -170,6 +170,20 @@ class NodePools:
         self._wanted_w[self._shown[pool]] = limit_w
         self._settle(self._shown[pool], now.monotonic_s)
 
+    # -- the ClockLocks face -----------------------------------------------------------------------------------------
+
+    def lock_clocks(self, pool: int, mhz: int | None, now: Instant) -> None:
+        """Lock the clocks of a pool's GPUs; None lets them go. A node that comes later is told too."""
+        for i in self._rows[self._shown[pool]]:
+            node = self.table.nodes[i]
+            if self.table.ask_clock(node, float(mhz or 0)) and node.connected:
+                self.changed.get(node.name, lambda: None)()
+
+    def clocks(self, pool: int) -> ClockState:
+        """How the locks of a pool stand."""
+        fresh = self.fresh(self.now_s())
+        return node_clocks(self.table, self._rows[self._shown[pool]], fresh)
+
     # -- the Fallbacks face ------------------------------------------------------------------------------------------
 
     def hold(self, fallback_w: Sequence[float], now: Instant) -> None:
@@ -182,12 +196,25 @@ class NodePools:
                 self._fallback_w[pool] = steady
                 self._settle(pool, now.monotonic_s)
 
-    def given_w(self, node: Node) -> float | None:
-        """What the governor gave a node's pool [W at the wall]; None before the first time."""
-        return self._wanted_w[self._pool_of[node.index]]
+    # -- for a node that is to come back -------------------------------------------------------------------------------
 
-    def reading_of(self, node: Node) -> PoolReading:
-        """Of the node's pool, now."""
+    def pool_name(self, node: Node) -> str:
+        """Of the node's pool."""
+        return self._pools[self._pool_of[node.index]].name
+
+    def room_for(self, node: Node) -> bool:
+        """Whether what the pool was given, and does not draw, covers the most that a node may draw which is off."""
+        given_w, power_w = self._wanted_w[self._pool_of[node.index]], self._reading_of(node).power_w
+        return (
+            given_w is not None and power_w is not None and given_w - power_w >= self.wall.comes_w(node, self.now_s())
+        )
+
+    def within(self, node: Node) -> bool:
+        """Whether limits of the node's pool, as read back and with all that is charged, are inside what it was given."""
+        given_w = self._wanted_w[self._pool_of[node.index]]
+        return given_w is not None and self._reading_of(node).limit_w <= given_w + 1.0
+
+    def _reading_of(self, node: Node) -> PoolReading:
         return self.read(self._clock.now())[self._shown.index(self._pool_of[node.index])]
 
     def settle_of(self, node: Node) -> None:
