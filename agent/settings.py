@@ -142,6 +142,7 @@ class GpuPoolSettings(Section):
     gpus_per_node: int | None = Field(default=None, ge=1, le=MOST_GPUS)  # none = as each node was last seen
     gpu_max_w: float = Field(default=700.0, gt=0, le=5000)  # of a GPU that no node has told of yet
     host_w_per_gpu: float = Field(default=400.0, ge=0, le=5000)
+    defer_h: float = Field(default=24.0, gt=0, le=720)  # so long may deferrable work wait
     decode_clock_mhz: int | None = Field(
         default=None, ge=100, le=10_000
     )  # memory-bound: may be locked to it; none = never

@@ -60,7 +60,7 @@ def _lock(pools: ClockLocks, index: int, clock: Clock, mhz: int | None) -> None:
 def _side(pool: AiPool, own: GpuPoolSettings, limit_w: Callable[[], float], clock: Clock) -> PoolSide:
     workload, ends_s = workload_of(own, clock)
     levers: dict[LeverName, Lever] = {}
-    side = PoolSide(pool.name, pool.priority, levers, workload)
+    side = PoolSide(pool.name, pool.priority, levers, workload, defer_s=3600.0 * own.defer_h)
 
     def cap(cap_w: float | None) -> None:
         side.cap_w = cap_w

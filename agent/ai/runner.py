@@ -50,6 +50,7 @@ class PoolSide:
     workload: Workload | None = None
     learner: Learner | None = None
     clocks: ClockLock | None = None
+    defer_s: float | None = None  # so long may deferrable work wait; None = not said
     work: PoolWork | None = None
     trouble: str = ""
     looked_s: float = float("-inf")
