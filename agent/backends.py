@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -103,6 +103,31 @@ class Pools(Protocol):
 
     def set_limit(self, pool: int, limit_w: float, now: Instant) -> None:
         """Ask for enforced limits that allow at most `limit_w` at the wall. Returns at once."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClockState:
+    """How clock locks of a pool stand: the highest clock of GPUs that work [Hz]; the word of a refusal, and a line.
+
+    `highest_hz` None = nobody works, or none tells; `refused` empty = nobody refused.
+    """
+
+    highest_hz: float | None = None
+    refused: str = ""
+    detail: str = ""
+
+
+@runtime_checkable
+class ClockLocks(Protocol):
+    """Pools whose GPUs' clocks can be locked. A lock has no read-back: the clock under load is its evidence."""
+
+    def lock_clocks(self, pool: int, mhz: int | None, now: Instant) -> None:
+        """Ask for a highest clock, None to let clocks go. Returns at once; nothing else moves a lock."""
+        ...
+
+    def clocks(self, pool: int) -> ClockState:
+        """Newest state. Never blocks."""
         ...
 
 

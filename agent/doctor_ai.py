@@ -45,7 +45,7 @@ def _gpus(settings: AgentSettings) -> CheckFigures:
     local = tuple(pool for pool in settings.gpu.pools if pool.dcgm is None and not pool.nodes)
     if not local:
         return CheckFigures(name="GPUs", outcome="skipped", detail="no GPU pools of this machine in settings")
-    from agent.gpu.pools import open_pools
+    from agent.gpu.opening import open_pools
 
     side = open_pools(settings.gpu.model_copy(update={"pools": local}))
     if side.pools is None:

@@ -146,7 +146,7 @@ def _local_pools(settings: AgentSettings, clock: Clock, found: Equipment) -> lis
             found.missing.append("no GPU pools in settings ([[gpu.pools]])")
         return []
     from agent.gpu.late import more_gpus
-    from agent.gpu.pools import open_pools
+    from agent.gpu.opening import open_pools
 
     own = settings.gpu.model_copy(update={"pools": local})
     side = open_pools(own, clock)

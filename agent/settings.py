@@ -142,6 +142,10 @@ class GpuPoolSettings(Section):
     gpus_per_node: int | None = Field(default=None, ge=1, le=MOST_GPUS)  # none = as each node was last seen
     gpu_max_w: float = Field(default=700.0, gt=0, le=5000)  # of a GPU that no node has told of yet
     host_w_per_gpu: float = Field(default=400.0, ge=0, le=5000)
+    defer_h: float = Field(default=24.0, gt=0, le=720)  # so long may deferrable work wait
+    decode_clock_mhz: int | None = Field(
+        default=None, ge=100, le=10_000
+    )  # memory-bound: may be locked to it; none = never
     dcgm: DcgmSettings | None = None
     bmcs: tuple[PoolBmcSettings, ...] = Field(default=(), max_length=1024)  # of its hosts
     meter: MeterSettings | None = None
@@ -156,6 +160,8 @@ class GpuPoolSettings(Section):
             raise ValueError("give one of slurm, kubernetes and commands: a pool has one workload manager")
         if sum((bool(self.nodes), bool(self.uuids), self.dcgm is not None)) > 1:
             raise ValueError("give one of nodes, uuids and dcgm: a pool's GPUs are read in one way")
+        if self.decode_clock_mhz is not None and self.dcgm is not None:
+            raise ValueError("decode_clock_mhz: nothing can be locked through a dcgm-exporter")
         return self
 
     @model_validator(mode="after")

@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from controller.dispatch.terms import DemandCharge, WattStep
+from controller.dispatch.terms import DemandCharge, Queue, WattStep
 from controller.fleet.tables import Fleet, SiteLive
+from controller.markets.ai_backlog import Piece, waited
 from controller.markets.ai_demand import QUARTER_S, DemandSample, forecast_demand, habit_w, remembered
+from controller.markets.ai_queue import forecast_from_queue, queue_of
 from controller.markets.billing import Billing, EnergyReading, demand_charge, metered
 from controller.markets.book import MarketBook
 from controller.store.peaks import PeakRow, Peaks
 from gridpivot.clock import Clock, Instant
+from gridpivot.curves import AiPool
 from gridpivot.errors import GridpivotError
 from gridpivot.observability import get_logger
 
@@ -39,6 +42,7 @@ class SiteMemory:
         self._tariffs, self._speed = tariffs, speed
         self._billing: dict[str, Billing] = {}
         self._habits: dict[tuple[str, str], tuple[DemandSample, ...]] = {}
+        self._waited: dict[tuple[str, str], tuple[Piece, ...] | None] = {}
         self._usual: dict[tuple[str, str], tuple[float, Sequence[float] | None]] = {}  # by quarter hour
         self._seen: dict[str, Instant] = {}
         self._recorded: dict[str, PeakRow] = {}
@@ -80,6 +84,9 @@ class SiteMemory:
             key = (live.name, pool.name)
             wanted = pool.demand_w if pool.HasField("demand_w") else None
             self._habits[key] = remembered(self._habits.get(key, ()), at_unix_s, wanted)
+            queue = queue_of(pool)
+            waits_gpu_h = None if queue is None else queue.deferrable_gpu_h
+            self._waited[key] = waited(self._waited.get(key), waits_gpu_h, at_unix_s, pool.defer_within_s)
 
     def demand_charge(self, site: str, region: str, now: Instant) -> DemandCharge | None:
         """The charge on a new peak as dispatch wants it; None where the tariff has none."""
@@ -88,12 +95,21 @@ class SiteMemory:
             return None
         return demand_charge(self._billing.get(site), tariff, self._book.data_unix_s(now), self._speed)
 
-    def demand_ahead(self, site: str, pool: str, present_w: float | None, now: Instant) -> tuple[WattStep, ...]:
-        """What a pool will probably want [W]; () while nothing is known of it."""
+    def demand_ahead(
+        self, site: str, pool: AiPool, present_w: float | None, queue: Queue | None, now: Instant
+    ) -> tuple[WattStep, ...]:
+        """What a pool will probably want [W]; () while nothing is known of it. Without a queue its habits alone tell."""
         if present_w is None:
             return ()  # unknown demand is planned as all that the pool can draw
-        key, data_s = (site, pool), self._book.data_unix_s(now)
+        key, data_s = (site, pool.name), self._book.data_unix_s(now)
         history, quarter = self._habits.get(key, ()), data_s // QUARTER_S
         if key not in self._usual or self._usual[key][0] != quarter:
             self._usual[key] = quarter, habit_w(history, data_s)
-        return forecast_demand((), present_w, data_s, speed=self._speed, habit=self._usual[key][1])
+        habit = self._usual[key][1]
+        if queue is not None:
+            return forecast_from_queue(queue, pool, present_w, data_s, habit, speed=self._speed)
+        return forecast_demand((), present_w, data_s, speed=self._speed, habit=habit)
+
+    def waited(self, site: str, pool: str) -> tuple[Piece, ...] | None:
+        """Deferrable work of a pool by when it came; None = never told. Learned anew after a restart."""
+        return self._waited.get((site, pool))

@@ -90,6 +90,7 @@ MEANING: dict[type[StrEnum], dict[str, str]] = {
     v.LeverName: {
         "park_idle": "idle nodes are held out, so that their limits need no room",
         "power_limit": "enforced power limits are lowered",
+        "clock_lock": "clocks are locked down: for work that never reaches its power limit",
         "admission": "no new work starts",
         "requeue": "running work saves itself, is taken off and waits",
         "node_off": "an empty node is shut down, when a person asks for it",

@@ -117,6 +117,7 @@ class LeverName(StrEnum):
 
     PARK_IDLE = "park_idle"
     POWER_LIMIT = "power_limit"
+    CLOCK_LOCK = "clock_lock"
     ADMISSION = "admission"
     REQUEUE = "requeue"
     NODE_OFF = "node_off"  # on request only

@@ -14,9 +14,11 @@ import numpy as np
 
 from agent.ai.work import PoolWork, Waiting, WorkJob, WorkNode
 from agent.ai.workload import Order, Step
+from agent.backends import ClockState
 from gridpivot.clock import Instant
 from gridpivot.vocabulary import AiPriority, LeverOutcome
 
+FULL_MHZ = 1980
 LAG_S = 1.0  # power follows work and limits
 NOISE_TAU_S = 8.0  # of the second-scale noise of a job's power
 
@@ -61,6 +63,8 @@ class SimCluster:
     max_w: float = 400.0
     min_w: float = 100.0
     held_ratio: float = 0.97
+    lock_mhz: int | None = None  # clocks of the whole pool
+    locked_share: float = 0.75  # of board power above idle that memory-bound work keeps under the lock
     kill_wait_s: float = 30.0
     start_s: float = 20.0  # from release to running again
     noise_sd: float = 0.0
@@ -83,6 +87,8 @@ class SimCluster:
         if not job.running:
             return self.idle_w * job.gpus
         held = self.held_ratio * self.limit_w
+        if self.lock_mhz is not None:
+            held = min(held, self.idle_w + self.locked_share * (job.wants_w - self.idle_w))
         return job.gpus * max(self.idle_w, min(job.wants_w * (1.0 + job.noise), held * (1.0 + 0.2 * job.noise)))
 
     def _goal_w(self) -> float:
@@ -106,6 +112,12 @@ class SimCluster:
                 node.held_by, node.until_unix_s = "", float("inf")
         self.power_w += (self._goal_w() - self.power_w) * (1.0 - float(np.exp(-elapsed_s / LAG_S)))
         return self.power_w
+
+    def clocks(self) -> ClockState:
+        """As GPUs tell: their highest clock while anything runs."""
+        if not any(job.running for job in self.jobs):
+            return ClockState()
+        return ClockState(1e6 * (FULL_MHZ if self.lock_mhz is None else self.lock_mhz))
 
     def _is_held(self, job_id: str) -> bool:
         return any(job_id in held for held in self.orders.values())

@@ -13,6 +13,7 @@ import numpy as np
 from agent.ai.curve import HeldFactor
 from agent.ai.desk import Act, PoolDesk, PoolNeed, Pull, PullState, decide, note
 from agent.ai.lever import LADDER, Lever, PoolPower
+from agent.ai.levers.clocks import ClockLock
 from agent.ai.levers.hold import Admission, ParkIdle
 from agent.ai.levers.limit import PowerLimit
 from agent.ai.levers.requeue import Requeue
@@ -46,6 +47,7 @@ class VirtualDesk:
     cluster: SimCluster
     meter_noise: float = 0.001
     seed: int = 7
+    decode_clock_mhz: int | None = None  # of a pool that decodes, memory-bound
     desk: PoolDesk = field(default_factory=PoolDesk)
     log: list[tuple[float, Act]] = field(default_factory=list)
     ended: list[Pull] = field(default_factory=list)
@@ -67,6 +69,9 @@ class VirtualDesk:
             LeverName.ADMISSION: Admission(self.cluster, self.clock),
             LeverName.REQUEUE: Requeue(self.cluster, self.clock, kill_s),
         }
+        if self.decode_clock_mhz is not None:
+            mhz, clocks = self.decode_clock_mhz, self.cluster.clocks
+            self.levers[LeverName.CLOCK_LOCK] = ClockLock(self.name, mhz, self._lock, clocks, self._host_w)
 
     @property
     def _host_w(self) -> float:
@@ -74,6 +79,9 @@ class VirtualDesk:
 
     def _cap(self, cap_w: float | None) -> None:
         self.cap_w = cap_w
+
+    def _lock(self, mhz: int | None) -> None:
+        self.cluster.lock_mhz = mhz
 
     def _limit_w(self) -> float:
         return self._host_w + self.cluster.limit_w * self.cluster.gpus

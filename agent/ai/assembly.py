@@ -11,6 +11,7 @@ from agent.ai.curve import HeldFactor
 from agent.ai.kubernetes.pool import KubernetesPool
 from agent.ai.learner import Learner
 from agent.ai.lever import Lever
+from agent.ai.levers.clocks import ClockLock
 from agent.ai.levers.hold import Admission, ParkIdle
 from agent.ai.levers.limit import PowerLimit
 from agent.ai.levers.requeue import Requeue
@@ -18,7 +19,7 @@ from agent.ai.runner import AiDesk, PoolSide
 from agent.ai.slurm.pool import SlurmPool
 from agent.ai.throughput import Throughput
 from agent.ai.workload import Workload
-from agent.backends import Pools
+from agent.backends import ClockLocks, Pools
 from agent.settings import GpuPoolSettings
 from gridpivot.clock import Clock
 from gridpivot.curves import AiPool
@@ -42,13 +43,24 @@ def make_desk(
         return pools.read(clock.now())[index].limit_w
 
     sides = [_side(pool, by_name[pool.name], partial(limit_w, n), clock) for n, pool in enumerate(declared)]
+    for index, (side, pool) in enumerate(zip(sides, declared, strict=True)):
+        mhz, own = by_name[pool.name].decode_clock_mhz, by_name[pool.name]
+        if mhz is not None and isinstance(pools, ClockLocks):
+            lock = partial(_lock, pools, index, clock)
+            host_w = own.host_w_per_gpu * pool.gpu_count
+            side.clocks = ClockLock(pool.name, mhz, lock, partial(pools.clocks, index), host_w)
+            side.levers = {**side.levers, LeverName.CLOCK_LOCK: side.clocks}
     return AiDesk(sides, state_dir, clock, acts)
+
+
+def _lock(pools: ClockLocks, index: int, clock: Clock, mhz: int | None) -> None:
+    pools.lock_clocks(index, mhz, clock.now())
 
 
 def _side(pool: AiPool, own: GpuPoolSettings, limit_w: Callable[[], float], clock: Clock) -> PoolSide:
     workload, ends_s = workload_of(own, clock)
     levers: dict[LeverName, Lever] = {}
-    side = PoolSide(pool.name, pool.priority, levers, workload)
+    side = PoolSide(pool.name, pool.priority, levers, workload, defer_s=3600.0 * own.defer_h)
 
     def cap(cap_w: float | None) -> None:
         side.cap_w = cap_w

@@ -37,13 +37,16 @@ class Learner:
     _held: bool = False
     _work: str = ""
     _changed_at_s: float = 0.0
-    _level: tuple[float, str] = (0.0, "")
+    _level: tuple[float, str, bool] = (0.0, "", False)
 
-    def see(self, power: PoolPower, held: bool, work: PoolWork | None) -> None:
-        """Power, whether limits hold it, and which jobs run."""
+    def see(self, power: PoolPower, held: bool, work: PoolWork | None, locked: bool = False) -> None:
+        """Power, whether limits hold it, which jobs run, and whether their clocks are locked: that is another curve."""
         jobs = "" if work is None else ",".join(sorted(job.job_id for job in work.jobs))
-        if abs(power.limit_w - self._level[0]) > STEP_RATIO * max(1.0, self._level[0]) or jobs != self._level[1]:
-            self._level, self._changed_at_s = (power.limit_w, jobs), power.read_at_s
+        if (
+            abs(power.limit_w - self._level[0]) > STEP_RATIO * max(1.0, self._level[0])
+            or (jobs, locked) != self._level[1:]
+        ):
+            self._level, self._changed_at_s = (power.limit_w, jobs, locked), power.read_at_s
         self._power, self._held, self._work = power, held, jobs or "unknown work"
 
     async def run(self) -> None:
@@ -62,7 +65,7 @@ class Learner:
         if outcome is not self.outcome:
             (log.info if figure is not None else log.warning)("throughput", pool=self.pool.name, outcome=outcome.value)
         self.outcome = outcome
-        if figure is None or before is None or before.power_w is None:
+        if figure is None or before is None or before.power_w is None or self._level[2]:
             return
         boards_w = before.power_w - self.host_w
         self.curve.learn(

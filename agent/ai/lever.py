@@ -90,19 +90,21 @@ class Lever(Protocol):
         ...
 
 
-# Gentle to hard, by class of work. Guaranteed work knows one, and that only when physics forces it. A node is switched
-# off by a person's word alone: `node_off` stands on no ladder.
+# Gentle to hard, by class of work. Guaranteed work knows two, and those only when physics forces it. A node is switched off
+# by a person's word alone: `node_off` stands on no ladder.
 LADDER: Mapping[AiPriority, tuple[LeverName, ...]] = {
-    AiPriority.GUARANTEED: (LeverName.POWER_LIMIT,),
+    AiPriority.GUARANTEED: (LeverName.POWER_LIMIT, LeverName.CLOCK_LOCK),
     AiPriority.STANDARD: (
         LeverName.PARK_IDLE,
         LeverName.POWER_LIMIT,
+        LeverName.CLOCK_LOCK,
         LeverName.ADMISSION,
         LeverName.REQUEUE,
     ),
     AiPriority.SPOT: (
         LeverName.PARK_IDLE,
         LeverName.POWER_LIMIT,
+        LeverName.CLOCK_LOCK,
         LeverName.ADMISSION,
         LeverName.REQUEUE,
     ),

@@ -22,6 +22,10 @@ def add_levers(rollup: pb.PoolRollup, ai: AiDesk) -> None:
         return
     rollup.work.extend(_work(waiting) for waiting in side.work.waiting)
     rollup.admitting = side.work.admitting
+    if side.work.nodes and all(node.answers for node in side.work.nodes):
+        rollup.busy_gpus = sum(node.busy_gpus for node in side.work.nodes)
+    if side.defer_s is not None:
+        rollup.defer_within_s = side.defer_s
     deferrable = [w.deferrable_gpu_h for w in side.work.waiting if w.deferrable_gpu_h is not None]
     if deferrable:
         rollup.backlog_gpu_h = sum(deferrable)

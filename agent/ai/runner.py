@@ -18,6 +18,7 @@ import structlog
 from agent.ai.desk import Act, PoolDesk, PoolNeed, Pull, PullState, decide, note
 from agent.ai.learner import Learner
 from agent.ai.lever import LADDER, Lever, PoolPower, Promise, Report
+from agent.ai.levers.clocks import ClockLock
 from agent.ai.record import load_pulls, pulls_bytes
 from agent.ai.work import PoolWork
 from agent.ai.workload import Order, Step, Workload, WorkloadRefused
@@ -48,6 +49,8 @@ class PoolSide:
     levers: Mapping[LeverName, Lever]
     workload: Workload | None = None
     learner: Learner | None = None
+    clocks: ClockLock | None = None
+    defer_s: float | None = None  # so long may deferrable work wait; None = not said
     work: PoolWork | None = None
     trouble: str = ""
     looked_s: float = float("-inf")
@@ -99,7 +102,8 @@ class AiDesk:
             side.power, side.target_w, side.forced = power, target_w, forced
             side.may_raise, side.cover_w = may_raise, cover_w
             if side.learner is not None:
-                side.learner.see(power, power.held, side.work)
+                locked = side.clocks is not None and side.clocks.locked
+                side.learner.see(power, power.held, side.work, locked)
 
     # ---- the slow side ----------------------------------------------------------------------------------------------
 

@@ -36,7 +36,8 @@ class AiSide:
         may_raise = orders.may_raise and stage is Stage.FULL and picture.meter_trust is MeterTrust.TRUSTED
         cover_w = max(0.0, picture.room_w) + picture.mining_w
         short_w = self.shortage.take(picture.shed_short_w, now.monotonic_s)
-        wanted = targets(self.pools, readings, orders, short_w)
+        lockable = [name for name, side in desk.sides.items() if side.clocks is not None]
+        wanted = targets(self.pools, readings, orders, short_w, lockable)
         for pool, reading, target in zip(self.pools, readings, wanted, strict=True):
             power = PoolPower(
                 reading.read_at_s,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from agent.backends import PoolReading
@@ -37,11 +37,16 @@ def _least(a: float | None, b: float | None) -> float | None:
 
 
 def targets(
-    pools: Sequence[AiPool], readings: Sequence[PoolReading], orders: Orders, uncovered_w: float
+    pools: Sequence[AiPool],
+    readings: Sequence[PoolReading],
+    orders: Orders,
+    uncovered_w: float,
+    lockable: Collection[str] = (),
 ) -> list[Target]:
     """Per pool: the plan's most; and of what is uncovered [W] as much as it draws above nothing, spot first.
 
-    A pool whose power is unknown is asked for nothing: it could show nothing either.
+    A guaranteed pool is asked for what its lowest limits leave to give, or more where its clocks are `lockable`. A pool
+    whose power is unknown is asked for nothing: it could show nothing either.
     """
     found = [
         Target(None if p.priority is AiPriority.GUARANTEED else w)
@@ -53,7 +58,8 @@ def targets(
         power_w = readings[index].power_w
         if power_w is None or uncovered_w <= 0.0:
             continue
-        least_w = pools[index].min_w if pools[index].priority is AiPriority.GUARANTEED else pools[index].baseline_w
+        by_limits = pools[index].priority is AiPriority.GUARANTEED and pools[index].name not in lockable
+        least_w = pools[index].min_w if by_limits else pools[index].baseline_w
         give_w = min(uncovered_w, max(0.0, power_w - least_w))
         wish = found[index].target_w
         found[index] = Target(min(power_w - give_w, power_w if wish is None else wish), forced=True)

@@ -10,8 +10,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.backends import PoolReading
-from agent.gpu.reading import GpuReading
+from agent.backends import ClockState, PoolReading
+from agent.gpu.outcomes import LimitOutcome
+from agent.gpu.reading import ClockAttempt, GpuReading
 from gridpivot.curves import AiPool, gpu_pool
 from gridpivot.vocabulary import AiPriority
 
@@ -43,6 +44,26 @@ class Settable:
     uuid: str
     min_w: float
     max_w: float
+
+
+WORKS_FROM = 0.05  # utilisation: below it a GPU idles, and its clock says nothing
+TAKEN = (LimitOutcome.OK, LimitOutcome.UNCHANGED, LimitOutcome.CLAMPED)
+
+
+def clock_state(
+    uuids: Sequence[str], readings: Mapping[str, GpuReading], locks: Mapping[str, ClockAttempt]
+) -> ClockState:
+    """How clock locks of these GPUs stand."""
+    mine = [reading for uuid in uuids if (reading := readings.get(uuid)) is not None and not reading.lost]
+    works = [
+        r.sm_clock_hz for r in mine if r.sm_clock_hz is not None and (r.util_ratio is None or r.util_ratio > WORKS_FROM)
+    ]
+    bad = [(uuid, lock) for uuid in uuids if (lock := locks.get(uuid)) is not None and lock.outcome not in TAKEN]
+    highest_hz = max(works, default=None)
+    if not bad:
+        return ClockState(highest_hz)
+    uuid, first = bad[0]
+    return ClockState(highest_hz, first.outcome.value, f"{len(bad)} of {len(uuids)} GPUs: {first.detail or uuid}")
 
 
 def declare(name: str, priority: AiPriority, readings: Sequence[GpuReading], host_w_per_gpu: float) -> AiPool:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.durable import replace_file, set_aside
 from agent.gpu.outcomes import LimitOutcome
-from agent.gpu.reading import Attempt, GpuReading
+from agent.gpu.reading import Attempt, ClockAttempt, GpuReading
 from gridpivot.errors import Refused
 
 MOST_LINE_BYTES = 256 * 1024
@@ -32,10 +32,11 @@ class _Strict(BaseModel):
 
 
 class GpuWish(_Strict):
-    """Limit and fallback of one GPU board [W]; a limit of None leaves it as it is."""
+    """Limit and fallback of one GPU board [W], its highest clock [MHz, 0 = let it go]; None leaves as it is."""
 
     limit_w: float | None = Field(default=None, gt=0, le=5000, allow_inf_nan=False)
     fallback_w: float = Field(gt=0, le=5000, allow_inf_nan=False)
+    clock_max_mhz: int | None = Field(default=None, ge=0, le=10_000)
 
 
 class GuardRequest(_Strict):
@@ -53,11 +54,24 @@ class GpuAnswer(_Strict):
     detail: str = ""
 
 
+class ClockAnswer(_Strict):
+    """What became of one GPU's clock lock."""
+
+    mhz: int
+    outcome: LimitOutcome
+    detail: str = ""
+
+
 class GuardAnswer(_Strict):
-    """One line back: an error and nothing was changed, or what became of each limit that was tried."""
+    """One line back: an error and nothing was changed, or what became of each limit and lock that was tried."""
 
     error: str = ""
     gpus: dict[str, GpuAnswer] = Field(default_factory=dict)
+    clocks: dict[str, ClockAnswer] = Field(default_factory=dict)
+
+    def line(self) -> bytes:
+        """As it goes over the socket; an agent that knows of no clocks has asked for none, and hears of none."""
+        return self.model_dump_json(exclude=None if self.clocks else {"clocks"}).encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +105,11 @@ def check(request: GuardRequest, readings: Mapping[str, GpuReading]) -> None:
             if watts is not None and not reading.limit_min_w <= watts <= reading.limit_max_w:
                 span = f"{reading.limit_min_w:.0f}-{reading.limit_max_w:.0f} W"
                 raise Refused(f"{uuid}: {name} of {watts:g} W is outside {span}")
+        least_mhz, most_mhz = reading.clock_min_mhz, reading.clock_max_mhz
+        known = least_mhz is not None and most_mhz is not None  # a board that tells none refuses by itself
+        if wish.clock_max_mhz and known and not (least_mhz or 0) <= wish.clock_max_mhz <= (most_mhz or 0):
+            span = f"{least_mhz}-{most_mhz} MHz"
+            raise Refused(f"{uuid}: clock_max_mhz of {wish.clock_max_mhz} MHz is outside {span}")
 
 
 def renewed(leases: Mapping[str, Lease], request: GuardRequest, now_s: float) -> dict[str, Lease]:
@@ -124,10 +143,16 @@ def due(leases: Mapping[str, Lease], readings: Mapping[str, GpuReading], now_s: 
     return limits
 
 
-def answer(attempts: Mapping[str, Attempt]) -> GuardAnswer:
+def clocks_of(request: GuardRequest) -> dict[str, int]:
+    """Clock locks that a request asks for [MHz by UUID, 0 = let go]. They have no lease: a lock only ever lowers power."""
+    return {uuid: wish.clock_max_mhz for uuid, wish in request.gpus.items() if wish.clock_max_mhz is not None}
+
+
+def answer(attempts: Mapping[str, Attempt], locks: Mapping[str, ClockAttempt]) -> GuardAnswer:
     """Attempts as they go back over the socket."""
     tried = {u: GpuAnswer(limit_w=a.limit_w, outcome=a.outcome, detail=a.detail) for u, a in attempts.items()}
-    return GuardAnswer(gpus=tried)
+    clocks = {u: ClockAnswer(mhz=a.mhz, outcome=a.outcome, detail=a.detail) for u, a in locks.items()}
+    return GuardAnswer(gpus=tried, clocks=clocks)
 
 
 # ---- the file of fallbacks ------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from agent.gpu.guard import (
     Lease,
     answer,
     check,
+    clocks_of,
     due,
     keep_fallbacks,
     load_fallbacks,
@@ -32,7 +33,7 @@ from agent.gpu.guard import (
 )
 from agent.gpu.nvml import NvmlReader
 from agent.gpu.outcomes import LimitOutcome, NvmlRefused
-from agent.gpu.reading import Attempt, GpuReading, Scan
+from agent.gpu.reading import GpuReading, Scan
 from agent.gpu.worker import Worker
 from gridpivot.clock import Clock, SystemClock
 from gridpivot.errors import GridpivotError, Refused
@@ -74,17 +75,17 @@ class Guard:
         self._lapsed = lapsed
         limits = due({u: self.leases[u] for u in lapsed}, self.readings, now_s)
         if limits:
-            attempts = await self._scan(limits)
+            attempts = (await self._scan(limits)).attempts
             bad = {u: a.outcome.value for u, a in attempts.items() if a.outcome not in _GOOD}
             log.warning("fallback", gpus=len(limits), refused=bad)
 
-    async def _scan(self, limits: Mapping[str, float]) -> Mapping[str, Attempt]:
+    async def _scan(self, limits: Mapping[str, float], clocks: Mapping[str, int] | None = None) -> Scan:
         """Set and read; raises NvmlRefused and TimeoutError."""
-        job = self._worker.submit(self._reader.scan, dict(limits), self._clock.now().monotonic_s)
+        job = self._worker.submit(self._reader.scan, dict(limits), self._clock.now().monotonic_s, clocks)
         async with asyncio.timeout(DEADLINE_S):
             scan: Scan = await asyncio.wrap_future(job)
         self.readings = {r.uuid: r for r in scan.readings}
-        return scan.attempts
+        return scan
 
     async def ask(self, line: bytes) -> GuardAnswer:
         """One request; an error changed nothing."""
@@ -100,7 +101,8 @@ class Guard:
                     await asyncio.to_thread(keep_fallbacks, self._state_dir, after)
                 self.leases = after
                 live = {uuid: after[uuid] for uuid in request.gpus}
-                return answer(await self._scan(due(live, self.readings, now_s)))
+                scan = await self._scan(due(live, self.readings, now_s), clocks_of(request))
+                return answer(scan.attempts, scan.locks)
         except (Refused, NvmlRefused) as error:
             return GuardAnswer(error=str(error))
         except TimeoutError:
@@ -122,7 +124,7 @@ class Guard:
                 reply = await self.ask(line)
                 if reply.error:
                     log.warning("refused", why=reply.error)
-                writer.write(reply.model_dump_json().encode() + b"\n")
+                writer.write(reply.line())
                 async with asyncio.timeout(DEADLINE_S):
                     await writer.drain()
         except (TimeoutError, OSError, ValueError):

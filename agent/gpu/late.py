@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from agent.gpu.pools import NvmlPools, deal, open_pools
+from agent.gpu.opening import deal, open_pools
+from agent.gpu.pools import NvmlPools
 from agent.settings import GpuSettings
 from gridpivot.clock import Clock
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from agent.backends import Fallbacks, PoolReading, Pools
+from agent.backends import ClockLocks, ClockState, Fallbacks, PoolReading, Pools
 from agent.gpu.reading import GpuReading
 from gridpivot.clock import Instant
 
@@ -21,11 +21,31 @@ class ManyPools:
 
     def set_limit(self, pool: int, limit_w: float, now: Instant) -> None:
         """To the source that has this pool."""
+        part, index = self._part(pool)
+        part.set_limit(index, limit_w, now)
+
+    def _part(self, pool: int) -> tuple[Pools, int]:
+        """The source that has this pool, and its place there."""
         for part, count in self._parts:
             if pool < count:
-                part.set_limit(pool, limit_w, now)
-                return
+                return part, pool
             pool -= count
+        raise IndexError(pool)
+
+    def lock_clocks(self, pool: int, mhz: int | None, now: Instant) -> None:
+        """To the source that has this pool, if it can."""
+        part, index = self._part(pool)
+        if isinstance(part, ClockLocks):
+            part.lock_clocks(index, mhz, now)
+
+    def clocks(self, pool: int) -> ClockState:
+        """Of the source that has this pool."""
+        part, index = self._part(pool)
+        return (
+            part.clocks(index)
+            if isinstance(part, ClockLocks)
+            else ClockState(refused="unsupported", detail="clocks cannot be locked here")
+        )
 
     def hold(self, fallback_w: Sequence[float], now: Instant) -> None:
         """Each holder gets the fallbacks of its own pools."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import structlog
 
-from agent.backends import Meter, PoolReading, Pools
+from agent.backends import ClockLocks, ClockState, Meter, PoolReading, Pools
 from agent.gpu.reading import GpuReading
 from gridpivot.clock import Instant
 
@@ -107,6 +107,17 @@ class MeteredPools:
         beside = self._beside.get(pool)
         more_w = 0.0 if beside is None or beside.more_w is None else beside.more_w
         self._pools.set_limit(pool, limit_w - more_w, now)
+
+    def lock_clocks(self, pool: int, mhz: int | None, now: Instant) -> None:
+        """The pools behind do it."""
+        if isinstance(self._pools, ClockLocks):
+            self._pools.lock_clocks(pool, mhz, now)
+
+    def clocks(self, pool: int) -> ClockState:
+        """As the pools behind have it."""
+        if isinstance(self._pools, ClockLocks):
+            return self._pools.clocks(pool)
+        return ClockState(refused="unsupported", detail="clocks cannot be locked here")
 
     @property
     def readings(self) -> list[GpuReading]:

@@ -10,21 +10,19 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import structlog
 
-from agent.backends import PoolReading
-from agent.gpu.accounting import Members, account, declare, limit_of, shares
-from agent.gpu.bindings import load_bindings
+from agent.backends import ClockState, PoolReading
+from agent.gpu.accounting import Members, account, clock_state, limit_of, shares
+from agent.gpu.clocks import RELEASED
 from agent.gpu.guard_client import GuardAway, GuardClient, away
 from agent.gpu.nvml import NvmlReader
 from agent.gpu.outcomes import REMEDY, LimitOutcome, NvmlOutcome, NvmlRefused
-from agent.gpu.reading import Attempt, GpuReading, Scan
+from agent.gpu.reading import Attempt, ClockAttempt, GpuReading, Scan
 from agent.gpu.worker import Worker
-from agent.settings import GpuPoolSettings, GpuSettings
-from gridpivot.clock import Clock, Instant, SystemClock
-from gridpivot.curves import AiPool
+from agent.settings import GpuSettings
+from gridpivot.clock import Clock, Instant
 
 log = structlog.get_logger("agent.gpu")
 CLOSE_WAIT_S = 1.0
@@ -53,6 +51,8 @@ class NvmlPools:
         self._last_limits_w: dict[str, float] = {}
         self._wanted_w: dict[str, float] = {}
         self._attempts: dict[str, Attempt] = {}
+        self._wanted_mhz: dict[str, int] = {}
+        self.locks: dict[str, ClockAttempt] = {}  # the newest try to lock each GPU's clock, or to let it go
         self._pending: asyncio.Future[Scan] | None = None
         self._pending_at_s = 0.0
         self._wake = asyncio.Event()
@@ -86,6 +86,16 @@ class NvmlPools:
         self._wanted_w |= shares(self.members[pool], limit_w, self._readings, self._last_limits_w)
         self._wake.set()
 
+    # -- the ClockLocks face -----------------------------------------------------------------------------------------
+
+    def lock_clocks(self, pool: int, mhz: int | None, now: Instant) -> None:
+        """Lock the clocks of a pool's GPUs from the next scan on, which begins now; None lets them go."""
+        self.want_clocks(self._wanted_mhz | dict.fromkeys(self.members[pool].uuids, mhz or RELEASED))
+
+    def clocks(self, pool: int) -> ClockState:
+        """How the locks of a pool stand."""
+        return clock_state(self.members[pool].uuids, self._readings, self.locks)
+
     # -- the Fallbacks face ----------------------------------------------------------------------------------------
 
     def hold(self, fallback_w: Sequence[float], now: Instant) -> None:
@@ -100,6 +110,12 @@ class NvmlPools:
         """From the next scan on, which begins now, these limits and no others [W by UUID]."""
         self._wanted_w = dict(limits_w)
         self._wake.set()
+
+    def want_clocks(self, clocks_mhz: Mapping[str, int]) -> None:
+        """From the next scan on, which begins now, these locks [MHz by UUID, 0 = let go]; the rest stays as it is."""
+        if clocks_mhz != self._wanted_mhz:
+            self._wanted_mhz = dict(clocks_mhz)
+            self._wake.set()
 
     def hold_gpus(self, fallback_w: Mapping[str, float], now: Instant) -> None:
         """Somebody governs, and without it each GPU falls back to this [W by UUID]. For a guard only."""
@@ -165,12 +181,12 @@ class NvmlPools:
 
     async def _scan(self, started_s: float) -> None:
         """One scan within the deadline. While one hangs in the driver no second is begun: it would only queue up."""
-        wanted_w: dict[str, float] = dict(self._wanted_w)
+        wanted_w, wanted_mhz = dict(self._wanted_w), dict(self._wanted_mhz)
         if self._guard is not None:
-            self._note_attempts(await self._renew(self._guard, wanted_w, started_s))
-            wanted_w = {}
+            self._note_attempts(await self._renew(self._guard, wanted_w, wanted_mhz, started_s))
+            wanted_w, wanted_mhz = {}, {}
         if self._pending is None:
-            job = self._worker.submit(self._reader.scan, wanted_w, started_s)
+            job = self._worker.submit(self._reader.scan, wanted_w, started_s, wanted_mhz)
             self._pending, self._pending_at_s = asyncio.wrap_future(job), started_s
         await asyncio.wait([self._pending], timeout=self.settings.deadline_s)
         if not self._pending.done():
@@ -193,19 +209,25 @@ class NvmlPools:
             if not reading.lost:
                 self._last_limits_w[reading.uuid] = limit_of(reading, self._last_limits_w.get(reading.uuid))
         self._note_attempts(scan.attempts)
+        self.locks |= scan.locks
         self._note(NvmlOutcome.OK, "")
         self.on_scan()
 
-    async def _renew(self, guard: GuardClient, wanted_w: dict[str, float], now_s: float) -> Mapping[str, Attempt]:
+    async def _renew(
+        self, guard: GuardClient, wanted_w: dict[str, float], wanted_mhz: dict[str, int], now_s: float
+    ) -> Mapping[str, Attempt]:
         """Limits and leases by the guard, as long as the governor gives signs of life."""
         fallback_w = enforceable(self._fallback_w, self._readings)
         if not fallback_w or now_s - self._held_at_s > GOVERNOR_DEAD_S:
             return {}
-        said, attempts = "", {}
+        said = ""
+        attempts: Mapping[str, Attempt] = {}
         try:
-            attempts = await guard.renew(wanted_w, fallback_w, now_s)
+            attempts, locks = await guard.renew(wanted_w, fallback_w, now_s, wanted_mhz)
+            self.locks |= locks
         except GuardAway as error:
             said, attempts = str(error), away(wanted_w, str(error), now_s)
+            self.locks |= {u: ClockAttempt(mhz, LimitOutcome.NO_GUARD, str(error)) for u, mhz in wanted_mhz.items()}
         if said != self._guard_said:
             (log.warning if said else log.info)("gpu guard", detail=said or "renews again")
         self._guard_said = said
@@ -256,71 +278,3 @@ _BLIND = (
     NvmlOutcome.VERSION_MISMATCH,
     NvmlOutcome.FAILED,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class GpuSide:
-    """What was found: pools to govern, how they are declared, and what is missing, a line each."""
-
-    pools: NvmlPools | None
-    declared: tuple[AiPool, ...]
-    missing: list[str]
-
-
-def open_pools(settings: GpuSettings, clock: Clock | None = None) -> GpuSide:
-    """Open NVML and deal the GPUs to the pools of the settings. Never raises for what the machine lacks.
-
-    Blocks for at most the deadline: for start-up, and for `doctor`.
-    """
-    clock = clock or SystemClock()
-    bindings, said = load_bindings()
-    if bindings is None:
-        return GpuSide(None, (), [f"no GPUs: {line}" for line in said])
-    worker, reader = Worker("nvml"), NvmlReader(bindings)
-    started_s = clock.now().monotonic_s
-    try:
-        scan = worker.submit(reader.scan, {}, started_s).result(settings.deadline_s)
-    except TimeoutError:
-        worker.close(0.0)
-        return GpuSide(None, (), [*said, f"no GPUs: {REMEDY[NvmlOutcome.SLOW]}"])
-    except Exception as error:  # NvmlRefused says what to do; anything else must not keep the site from starting
-        worker.close(CLOSE_WAIT_S)
-        return GpuSide(None, (), [*said, f"no GPUs: {error or repr(error)}"])
-    members, lines = deal(settings.pools, scan.readings)
-    if not members:
-        worker.submit(reader.close)
-        worker.close(CLOSE_WAIT_S)
-        return GpuSide(None, (), [*said, *lines])
-    pools = NvmlPools(worker, reader, members, settings, clock)
-    pools.take(scan, started_s)
-    return GpuSide(pools, tuple(m.declared for m in members), [*said, *lines])
-
-
-def deal(wanted: Sequence[GpuPoolSettings], readings: Sequence[GpuReading]) -> tuple[list[Members], list[str]]:
-    """GPUs to pools: by UUID where a pool names them, and what no pool names to the first pool that names none."""
-    found = {r.uuid: r for r in readings if not r.lost}
-    named = {uuid for pool in wanted for uuid in pool.uuids}
-    free = [uuid for uuid in found if uuid not in named]
-    members: list[Members] = []
-    said = [] if found else ["no GPUs: the driver is here, but no GPU answers"]
-    for pool in wanted:
-        uuids = [uuid for uuid in pool.uuids if uuid in found] if pool.uuids else free
-        said += [
-            f"pool {pool.name}: GPU {uuid} does not answer, or is in another pool"
-            for uuid in pool.uuids
-            if uuid not in found
-        ]
-        if not pool.uuids:
-            free = []
-        if not uuids:
-            said.append(f"pool {pool.name}: no GPU for it, so there is no such pool")
-            continue
-        mine = [found.pop(uuid) for uuid in uuids if uuid in found]
-        said += [
-            f"pool {pool.name}: GPU {r.uuid} tells no limits; its power is read, not limited"
-            for r in mine
-            if r.limit_max_w is None
-        ]
-        declared = declare(pool.name, pool.priority, mine, pool.host_w_per_gpu)
-        members.append(Members(declared, tuple(r.uuid for r in mine), pool.host_w_per_gpu))
-    return members, said

@@ -16,7 +16,7 @@ from agent.gpu.guard import Lease, keep_fallbacks, load_fallbacks
 from agent.gpu.pools import NvmlPools
 from agent.gpu.reading import GpuReading
 from agent.node.lease import NodeLease
-from agent.node.report import outcomes
+from agent.node.report import outcomes, with_clocks
 from gridpivot.clock import Clock
 from gridpivot.v1 import node_pb2 as pb
 
@@ -69,7 +69,7 @@ class NodeGpus:
             for r in self.readings
             if r.limit_min_w is not None and r.limit_max_w is not None
         }
-        trial = NodeLease(dict(before), dict(lease.limit_w))
+        trial = NodeLease(dict(before), dict(lease.limit_w), dict(lease.clock_mhz))
         changed = trial.take(limits, self.uuids, ranges)
         if trial.fallback_w != before:
             leases = {uuid: Lease(watts, None, float("-inf")) for uuid, watts in trial.fallback_w.items()}
@@ -82,6 +82,7 @@ class NodeGpus:
             trial.limit_w = only_lower(trial.limit_w, {r.uuid: r for r in self.readings})
         caught_up = self.applied_sequence == lease.sequence
         lease.limit_w, lease.fallback_w, lease.sequence = trial.limit_w, trial.fallback_w, trial.sequence
+        lease.clock_mhz = trial.clock_mhz
         if changed:
             self.hold()
         elif caught_up:
@@ -101,7 +102,19 @@ class NodeGpus:
             # What a lease that has ended allowed is over: a site that comes back has to ask for it anew.
             self.lease.limit_w |= due
         self.nvml.hold_gpus(self._enforceable_w(), now)
+        self.nvml.want_clocks(self._lockable_mhz())
         self.nvml.want(due)
+
+    def _lockable_mhz(self) -> dict[str, int]:
+        """Locks inside each board's range: a guard refuses a request whole that is not."""
+        found: dict[str, int] = {}
+        for reading in self.readings:
+            mhz = self.lease.clock_mhz.get(reading.uuid)
+            if mhz is None or reading.lost:
+                continue
+            least, most = reading.clock_min_mhz, reading.clock_max_mhz
+            found[reading.uuid] = mhz if not mhz or least is None or most is None else min(max(mhz, least), most)
+        return found
 
     def _enforceable_w(self) -> dict[str, float]:
         """Fallbacks of boards that are here and take limits: a guard refuses a request whole that names another."""
@@ -128,7 +141,8 @@ class NodeGpus:
     def outcomes(self) -> list[pb.GpuOutcome]:
         """What became of the limits that are held."""
         readings = {r.uuid: r for r in self.readings}
-        return outcomes(self.uuids, self.lease.limit_w, readings, self.nvml.attempts)
+        told = outcomes(self.uuids, self.lease.limit_w, readings, self.nvml.attempts)
+        return with_clocks(told, self.uuids, self.nvml.locks)
 
     async def watch(self) -> None:
         """Notice the end of the lease, and keep the guard's alive; until cancelled."""

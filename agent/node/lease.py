@@ -16,6 +16,7 @@ from gridpivot.errors import BadReport
 from gridpivot.v1 import node_pb2 as pb
 
 MOST_LEASE_S = 120.0
+MOST_MHZ = 10_000
 
 
 @dataclass(slots=True)
@@ -24,6 +25,7 @@ class NodeLease:
 
     fallback_w: dict[str, float] = field(default_factory=dict)
     limit_w: dict[str, float] = field(default_factory=dict)
+    clock_mhz: dict[str, int] = field(default_factory=dict)  # locks, 0 = let go; they outlive the lease
     lease_s: float = 0.0
     ends_s: float = float("-inf")
     sequence: int = 0  # of this session
@@ -49,6 +51,7 @@ class NodeLease:
         """
         limit_w: dict[str, float] = {}
         fallback_w: dict[str, float] = {}
+        clock_mhz: dict[str, int] = {}
         seen: set[int] = set()
         for gpu in limits.gpus:
             if gpu.row >= len(uuids) or gpu.row in seen:
@@ -56,6 +59,10 @@ class NodeLease:
             seen.add(gpu.row)
             uuid = uuids[gpu.row]
             least_w, most_w = ranges.get(uuid, (0.0, 0.0))
+            if gpu.HasField("clock_max_mhz"):
+                if gpu.clock_max_mhz > MOST_MHZ:
+                    raise BadReport(f"{uuid}: clock_max_mhz of {gpu.clock_max_mhz} MHz")
+                clock_mhz[uuid] = gpu.clock_max_mhz
             for name, into in (("limit_w", limit_w), ("fallback_w", fallback_w)):
                 if not (gpu.HasField("limit_w") if name == "limit_w" else gpu.HasField("fallback_w")):
                     continue
@@ -63,9 +70,12 @@ class NodeLease:
                 if not math.isfinite(watts) or not least_w - 0.5 <= watts <= most_w + 0.5 or most_w <= 0.0:
                     raise BadReport(f"{uuid}: {name} of {watts:g} W is outside {least_w:g} to {most_w:g} W")
                 into[uuid] = min(max(watts, least_w), most_w)
-        changed = (limit_w, fallback_w) != (self.limit_w, self.fallback_w)
+        changed = (limit_w, fallback_w) != (self.limit_w, self.fallback_w) or bool(
+            clock_mhz.items() - self.clock_mhz.items()
+        )
         # A fallback is forgotten only for another: a node must know where to go when its site is gone.
         self.limit_w, self.fallback_w = limit_w, {**self.fallback_w, **fallback_w}
+        self.clock_mhz |= clock_mhz
         self.sequence = limits.sequence
         return changed
 

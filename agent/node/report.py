@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from agent.gpu.accounting import TAKEN
 from agent.gpu.outcomes import LimitOutcome
-from agent.gpu.reading import Attempt, GpuReading
+from agent.gpu.reading import Attempt, ClockAttempt, GpuReading
 from gridpivot.link.gpu_columns import encode_bits, encode_counts, encode_figures
 from gridpivot.v1 import node_pb2 as pb
 
@@ -84,3 +85,18 @@ def outcomes(
             outcome, detail = LimitOutcome.UNVERIFIED, "not tried yet"
         found.append(pb.GpuOutcome(row=row, outcome=outcome.value, detail=detail[:200]))
     return found
+
+
+def with_clocks(
+    told: list[pb.GpuOutcome], uuids: Sequence[str], locks: Mapping[str, ClockAttempt]
+) -> list[pb.GpuOutcome]:
+    """The same with a word for each clock lock that was not taken."""
+    by_row = {one.row: one for one in told}
+    for row, uuid in enumerate(uuids):
+        lock = locks.get(uuid)
+        if lock is None or lock.outcome in TAKEN:
+            continue
+        one = by_row.setdefault(row, pb.GpuOutcome(row=row, outcome=LimitOutcome.UNCHANGED.value))
+        one.clock_outcome = lock.outcome.value
+        one.detail = one.detail or lock.detail[:200]
+    return [by_row[row] for row in sorted(by_row)]

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import structlog
 
-from agent.backends import PoolReading
+from agent.backends import ClockState, PoolReading
 from agent.bmc.reader import BmcReader
 from agent.gpu.accounting import IDLE_W
-from agent.nodes.limits import node_limits
+from agent.nodes.limits import node_clocks, node_limits
 from agent.nodes.reports import Board, NodeReading
 from agent.nodes.sharing import shared_out_w, steady_w
 from agent.nodes.table import Node, NodeTable
@@ -170,6 +170,20 @@ class NodePools:
         """Ask for enforced limits that allow at most `limit_w` at the wall; what can go out now goes out now."""
         self._wanted_w[self._shown[pool]] = limit_w
         self._settle(self._shown[pool], now.monotonic_s)
+
+    # -- the ClockLocks face -----------------------------------------------------------------------------------------
+
+    def lock_clocks(self, pool: int, mhz: int | None, now: Instant) -> None:
+        """Lock the clocks of a pool's GPUs; None lets them go. A node that comes later is told too."""
+        for i in self._rows[self._shown[pool]]:
+            node = self.table.nodes[i]
+            if self.table.ask_clock(node, float(mhz or 0)) and node.connected:
+                self.changed.get(node.name, lambda: None)()
+
+    def clocks(self, pool: int) -> ClockState:
+        """How the locks of a pool stand."""
+        fresh = self.fresh(self.now_s())
+        return node_clocks(self.table, self._rows[self._shown[pool]], fresh)
 
     # -- the Fallbacks face ------------------------------------------------------------------------------------------
 

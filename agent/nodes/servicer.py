@@ -252,6 +252,8 @@ class NodeSession:
                     if request.ack.refused:
                         log.error("node refuses its limits", node=node.name, why=request.ack.refused[:MOST_TEXT])
                     pools.judge(node, {gpu.row: gpu.outcome[:MOST_WORD] for gpu in request.ack.gpus})
+                    clocks = {gpu.row: gpu.clock_outcome[:MOST_WORD] for gpu in request.ack.gpus if gpu.clock_outcome}
+                    pools.table.judge_clocks(node, clocks)
                 case "ack":
                     pass  # of limits that others have replaced
                 case _:

@@ -7,12 +7,12 @@ its way. A node holds its lease from moments of its own that came back to it, so
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from agent.gpu.accounting import HELD_RATIO, HELD_RATIO_UNFLAGGED, UNKNOWN_MIN_RATIO
+from agent.gpu.accounting import HELD_RATIO, HELD_RATIO_UNFLAGGED, UNKNOWN_MIN_RATIO, WORKS_FROM
 from agent.gpu.outcomes import LimitOutcome
 from agent.nodes.reports import Board, NodeReading
 from agent.settings import MOST_GPUS
@@ -70,6 +70,10 @@ class NodeTable:
         self.on_its_way_w: Floats = np.full(shape, np.nan)  # highest asked since all was read back
         self.in_force_w: Floats = np.zeros(shape)
         self.fallback_asked_w: Floats = np.full(shape, np.nan)
+        self.clock_asked_mhz: Floats = np.full(shape, np.nan)  # 0 = let go; NaN = nobody has asked
+        self.sm_clock_hz: Floats = np.full(shape, np.nan)
+        self.works: Bools = np.zeros(shape, bool)  # as far as utilisation is told
+        self.clock_refused: dict[tuple[int, int], str] = {}  # (node, row) -> word
         self.fallback_in_force_w: Floats = np.full(shape, NO_LIMIT_W)
         for node, watts in zip(self.nodes, most_w, strict=True):
             self._lay_out(node, watts)
@@ -146,6 +150,7 @@ class NodeTable:
         caught_up = node.applied_sequence == node.asked_sequence
         if caught_up:
             self.on_its_way_w[i] = np.nan
+            self.clock_asked_mhz[i][self.clock_asked_mhz[i] == 0] = np.nan  # let go, and no more our business
         # What is on its way may be in force by now: until the last of it was read back the highest counts.
         most_w = np.fmax(read_w, self.on_its_way_w[i, rows])
         self.in_force_w[i, rows] = np.where(known, most_w, self.in_force_w[i, rows])
@@ -154,6 +159,9 @@ class NodeTable:
             self.fallback_in_force_w[i] = np.where(
                 np.isnan(asked_fallback_w), self.fallback_in_force_w[i], asked_fallback_w
             )
+        util = reading.column("util_ratio")
+        self.sm_clock_hz[i, rows] = reading.column("sm_clock_hz")
+        self.works[i, rows] = ~reading.lost & (np.isnan(util) | (util > WORKS_FROM))
         flagless = np.isnan(reading.column("clock_event_reasons"))
         near = power_w >= np.where(flagless, HELD_RATIO_UNFLAGGED, HELD_RATIO) * read_w
         self.held[i, rows] = reading.throttled_by_power | near
@@ -168,6 +176,11 @@ class NodeTable:
                 self.refused[node.index, row] = outcome not in TAKEN
                 node.outcomes[node.boards[row].uuid] = outcome
         return bool((before != self.refused[node.index]).any())
+
+    def judge_clocks(self, node: Node, refused: Mapping[int, str]) -> None:
+        """Locks that were not taken, by row; the others were."""
+        mine = {key: word for key, word in self.clock_refused.items() if key[0] != node.index}
+        self.clock_refused = mine | {(node.index, row): word for row, word in refused.items() if row < len(node.boards)}
 
     # -- what is asked of nodes ----------------------------------------------------------------------------------------
 
@@ -187,6 +200,15 @@ class NodeTable:
         self.fallback_in_force_w[i] = np.where(
             raised, np.fmax(self.fallback_in_force_w[i], fallbacks_w), self.fallback_in_force_w[i]
         )
+        node.asked_sequence += 1
+        return True
+
+    def ask_clock(self, node: Node, mhz: float) -> bool:
+        """Lock all clocks of a node [MHz, 0 = let go]; True when that is new."""
+        i = node.index
+        if (self.clock_asked_mhz[i] == mhz).all():
+            return False
+        self.clock_asked_mhz[i] = mhz
         node.asked_sequence += 1
         return True
 

@@ -33,6 +33,7 @@ log = structlog.get_logger("agent.uplink")
 CONNECT_DEADLINE_S = 10.0
 WRITE_DEADLINE_S = 10.0
 FETCH_DEADLINE_S = 10.0
+STOOD_S = 10.0
 LONGEST_PAUSE_S = 60.0  # whatever a goaway asks for
 QUICK_TRIES, QUICK_TRY_S, SELDOM_TRY_S = 24, 2.5, 15.0
 FIRST_WINDOW_BYTES = 512 * 1024
@@ -144,14 +145,16 @@ class Uplink:
         attempt = 0
         try:
             while True:
-                before = self.state.sessions_total
+                before, began_s = self.state.sessions_total, self._clock.now().monotonic_s
                 self._current = asyncio.create_task(self._attempt())
                 await asyncio.wait((self._current,))
                 if self._current.cancelled() and self._ready is not None:
                     self.state.rotations_total += 1
                     continue
                 pause_s, reason = self._current.result()
-                attempt = 0 if self.state.sessions_total > before else attempt + 1
+                # A session that falls at once is no session: a controller in trouble must not be run at by forty sites.
+                stood = self.state.sessions_total > before and self._clock.now().monotonic_s - began_s >= STOOD_S
+                attempt = 0 if stood else attempt + 1
                 if self.state.connected:
                     self.state.connected = False
                     self._on_link(False, reason)

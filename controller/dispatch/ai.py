@@ -2,7 +2,9 @@
 
 Units: MW, thousand GPU-hours (at full throughput), hours of data time, USD. A pool's segments are bounded by its
 demand ahead; guaranteed ones pay a penalty for every MWh that is not served. A pool that works on a backlog may draw
-what it can: the backlog holds it back, and the deadline drives it on. Backlogs tie the sites of a region together.
+what it can: the backlog holds it back, and the deadline drives it on. Where a backlog is a pool's own, the rest of its
+demand comes into it as work that is due at once or lost, so that nothing is counted twice. Regional backlogs tie the
+sites of a region together.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from controller.dispatch.arrays import INF, Draft, Floats, Ints, Numbers
 from controller.dispatch.horizon import average, average_watts
 from controller.dispatch.inputs import FleetState, PoolState, SiteState
 from controller.dispatch.parameters import Parameters
+from controller.dispatch.terms import Backlog, WorkDue
 from gridpivot.segments import Segment, pool_corners, pool_segments
 
 
@@ -29,6 +32,7 @@ class Ai:
     segment: Ints
     left: Ints  # (backlog, period): work that waits at the end of the period
     late: Ints
+    lost: Ints  # demand that is not served and does not wait either
     backlog_row: Ints
     deadline_row: Ints
 
@@ -50,10 +54,11 @@ def lay_out_ai(draft: Draft, fleet: FleetState, hours: Floats) -> Ai:
             first.append(len(site))
     segment = draft.columns(len(site), periods)
     count = len(fleet.backlogs)
-    left, late = draft.columns(count, periods), draft.columns(count, periods)
+    left, late, lost = (draft.columns(count, periods) for _ in range(3))
     backlog_row, deadline_row = draft.rows(count, periods), draft.rows(count, periods)
     draft.add(backlog_row, left, 1.0)
     draft.add(backlog_row[:, 1:], left[:, :-1], -1.0)
+    draft.add(backlog_row, lost, 1.0)
     draft.add(deadline_row, left, 1.0)
     draft.add(deadline_row, late, -1.0)
     names = {b.name: k for k, b in enumerate(fleet.backlogs)}
@@ -64,7 +69,7 @@ def lay_out_ai(draft: Draft, fleet: FleetState, hours: Floats) -> Ai:
                 draft.add(backlog_row[names[p.backlog]], segment[j], rate * hours)
     return Ai(
         np.array(site, dtype=np.int32), np.array(first, dtype=np.int32), np.array(corners).reshape(-1, 2),
-        segment, left, late, backlog_row, deadline_row,
+        segment, left, late, lost, backlog_row, deadline_row,
     )  # fmt: skip
 
 
@@ -119,7 +124,11 @@ def ai_numbers(
         arrivals = np.diff(came)
         arrivals[0] += backlog.work_gpu_h / 1e3
         young = came[1:] - np.interp(ends - due, edges_s, came, left=0.0)
-        waiting = np.where(ends <= backlog.due_in_s, backlog.work_gpu_h / 1e3, 0.0)
+        dues = backlog.due or (WorkDue(backlog.due_in_s, backlog.work_gpu_h),)
+        waiting = sum(np.where(ends <= one.due_in_s, one.gpu_h / 1e3, 0.0) for one in dues)
+        wanted = _demand_gpu_kh(ai, fleet, backlog, hours, edges_s)
+        arrivals = arrivals + wanted
+        numbers.column_upper[ai.lost[k]] = wanted
         numbers.row_lower[ai.backlog_row[k]] = numbers.row_upper[ai.backlog_row[k]] = arrivals
         numbers.row_upper[ai.deadline_row[k]] = young + waiting
         numbers.row_lower[ai.deadline_row[k]] = -INF
@@ -128,15 +137,36 @@ def ai_numbers(
     return offset
 
 
+def _demand_gpu_kh(ai: Ai, fleet: FleetState, backlog: Backlog, hours: Floats, edges_s: Floats) -> Floats:
+    """Work that the demand ahead of a backlog's pools brings in each period [thousand GPU-h] -> (period,)."""
+    came = np.zeros(len(hours))
+    for n, (_, state) in enumerate(pools_of(fleet)):
+        if backlog.follows_demand and state.backlog == backlog.name:
+            own = slice(int(ai.first[n]), int(ai.first[n + 1]))
+            rates = np.array(_gpu_kh_per_mwh(state))
+            came += rates @ (demand_widths_w(ai.corners_w[own], state, edges_s) / 1e6) * hours
+    return came
+
+
 def segment_widths_w(corners_w: Floats, state: PoolState, edges_s: Floats) -> Floats:
-    """Width of each segment in each period under the demand ahead [W] -> (segment, period)."""
+    """Width of each segment in each period under the demand ahead [W] -> (segment, period); all of it on a backlog."""
+    if state.backlog:
+        return _under_w(corners_w, np.full(len(edges_s) - 1, state.pool.max_w))
+    return demand_widths_w(corners_w, state, edges_s)
+
+
+def demand_widths_w(corners_w: Floats, state: PoolState, edges_s: Floats) -> Floats:
+    """What of each segment the demand ahead fills [W] -> (segment, period), on a backlog or not."""
     top = np.full(len(edges_s) - 1, state.pool.max_w)
-    if not state.backlog:
-        if state.demand:
-            top = np.minimum(top, average_watts(state.demand, edges_s, state.pool.max_w))
-            if state.demand_w is not None:  # what it wants now it shall have now, whatever it will want later
-                top[0] = max(top[0], min(state.pool.max_w, state.demand_w))
-        elif state.demand_w is not None:
-            top = np.minimum(top, state.demand_w)
+    if state.demand:
+        top = np.minimum(top, average_watts(state.demand, edges_s, state.pool.max_w))
+        if state.demand_w is not None:  # what it wants now it shall have now, whatever it will want later
+            top[0] = max(top[0], min(state.pool.max_w, state.demand_w))
+    elif state.demand_w is not None:
+        top = np.minimum(top, state.demand_w)
+    return _under_w(corners_w, top)
+
+
+def _under_w(corners_w: Floats, top_w: Floats) -> Floats:
     low, high = corners_w[:, 0, None], corners_w[:, 1, None]
-    return np.clip(top[None, :] - low, 0.0, high - low)
+    return np.asarray(np.clip(top_w[None, :] - low, 0.0, high - low))

@@ -25,6 +25,7 @@ from gridpivot.segments import Segment
 from gridpivot.value import mining_usd_per_mwh
 from gridpivot.vocabulary import AiPriority, Mode
 
+NOISE_GPU_H = 1e-3  # less than this does not wait: the solver's tolerance
 PRIORITIES = tuple(AiPriority)  # guaranteed, standard, spot: the order in which fallback room is given
 
 
@@ -36,6 +37,8 @@ def decide(
     mining, ai = layout.mining, layout.ai
     machines = solution.x[mining.awake], solution.x[mining.low], solution.x[mining.turbo]  # thousands, (class, period)
     given_w = solution.x[ai.segment] * 1e6
+    waits_gpu_h = {b.name: float(solution.x[ai.left[k, 0]]) * 1e3 for k, b in enumerate(fleet.backlogs)}
+    held_back = {b.name for b in fleet.backlogs if not b.follows_demand or waits_gpu_h[b.name] > NOISE_GPU_H}
     extra_w = sum(n * mining.watts[:, kind, None] * 1e3 for kind, n in enumerate(machines))
     first_class = first_pool = 0
     for i, site in enumerate(fleet.sites):
@@ -56,7 +59,7 @@ def decide(
             crowded = marginal + sum(s.now_usd_per_mwh for s in shadows if s.name == f"feeder {pool.feeder}")
             at = slice(int(ai.first[n]), int(ai.first[n + 1]))
             full = segments_of(pool, site, fleet, None)
-            pools.append(_pool(pool, segments, full, given_w[at, 0], crowded, fallback))
+            pools.append(_pool(pool, segments, full, given_w[at, 0], crowded, fallback, pool.backlog in held_back))
         asleep_w = sum(c.available * c.miner_class.modes[Mode.SLEEP].power_w + c.silent_power_w for c in site.classes)
         span = slice(int(ai.first[first_pool]), int(ai.first[first_pool + len(site.pools)]))
         decisions.append(
@@ -104,17 +107,19 @@ def _pool(
     given_w: Floats,
     marginal: float,
     fallback: float,
+    held_back: bool,
 ) -> PoolDecision:
     """Power of one pool. Guaranteed AI may always go to its top; the rest as far as a segment outbids the margin.
 
     The agent raises AI on its own, so `max_w` looks past today's demand: a segment counts when its value is above
-    what the displaced load costs, power included. Deferrable work is held to what it was given: it may wait.
+    what the displaced load costs, power included. While deferrable work is `held_back`, its pool is held to what it
+    was given.
     """
     pool = state.pool
     expected = pool.baseline_w + float(given_w.sum())
     if pool.priority is AiPriority.GUARANTEED:
         most = pool.max_w
-    elif state.backlog:
+    elif held_back:
         most = min(pool.max_w, expected)
     else:
         worthy = sum(s.width_w for s in full if s.value_usd_per_mwh > marginal + NOISE_USD_PER_MWH)

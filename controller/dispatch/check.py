@@ -20,6 +20,8 @@ def refuse_nonsense(fleet: FleetState) -> None:
         place = f"backlog {backlog.name}"
         _finite(place, work_gpu_h=backlog.work_gpu_h, deadline_s=backlog.deadline_s, due_in_s=backlog.due_in_s)
         _finite(place, income=backlog.usd_per_gpu_hour, late=backlog.late_usd_per_gpu_hour)
+        for due in backlog.due:
+            _finite(place, due_gpu_h=due.gpu_h, due_in_s=due.due_in_s)
         for step in backlog.arrivals:
             _finite(place, arrivals=step.gpu_h_per_h, arrivals_from=step.starts_in_s)
 

@@ -13,6 +13,7 @@ from controller.dispatch.terms import (
     Contract,
     DemandCharge,
     FeederState,
+    Queue,
     RampStep,
     SoldCapacity,
     SupplyState,
@@ -51,6 +52,7 @@ class PoolState:
     demand: tuple[WattStep, ...] = ()  # demand ahead; empty = `demand_w` throughout
     shed_s: float | None = None  # least time in which it can be shed; None = never counted as sheddable
     backlog: str = ""  # name of the regional backlog it works on; then its demand is what waits there
+    queue: Queue | None = None  # as its workload manager tells it; None = not told, or not wholly
 
 
 @dataclass(frozen=True, slots=True)

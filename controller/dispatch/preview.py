@@ -162,7 +162,13 @@ def ahead(fleet: FleetState, by_s: float) -> FleetState:
             )
         )
     backlogs = tuple(
-        replace(b, arrivals=_closer(b.arrivals, by_s), due_in_s=max(0.0, b.due_in_s - by_s)) for b in fleet.backlogs
+        replace(
+            b,
+            arrivals=_closer(b.arrivals, by_s),
+            due_in_s=max(0.0, b.due_in_s - by_s),
+            due=tuple(replace(d, due_in_s=d.due_in_s - by_s) for d in b.due),
+        )
+        for b in fleet.backlogs
     )
     return replace(fleet, sites=tuple(sites), backlogs=backlogs)
 

@@ -100,12 +100,21 @@ class SoldCapacity:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkDue:
+    """Work [GPU-h] that is due in `due_in_s` [s from now]; 0 or less is late already."""
+
+    due_in_s: float
+    gpu_h: float
+
+
+@dataclass(frozen=True, slots=True)
 class Backlog:
     """Deferrable AI work of a region that any of its pools may do [GPU-h at full throughput].
 
-    `work_gpu_h` waits now, `arrivals` come; each piece is due `deadline_s` after it came (what waits now: after
-    `due_in_s`). Done work earns `usd_per_gpu_hour`; work past its deadline also costs `late_usd_per_gpu_hour` for
-    every hour that it waits.
+    `work_gpu_h` waits now, `arrivals` come; each piece is due `deadline_s` after it came (what waits now: as `due`
+    says, else all of it after `due_in_s`). Done work earns `usd_per_gpu_hour`; work past its deadline also costs
+    `late_usd_per_gpu_hour` for every hour that it waits. With `follows_demand` the demand ahead of its pools comes too,
+    as work that is due when it comes, or is lost.
     """
 
     name: str
@@ -116,3 +125,20 @@ class Backlog:
     due_in_s: float
     usd_per_gpu_hour: float
     late_usd_per_gpu_hour: float = 10.0
+    due: tuple[WorkDue, ...] = ()
+    follows_demand: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Work of one pool as its workload manager tells it [GPU-h at full throughput, up to the jobs' time limits].
+
+    `pending_gpu_h` is all that waits; `deferrable_gpu_h` is the part of it that need not run now. `busy_gpus` None =
+    not told. `admitting` False: what waits may not start, so that the present draw is not what the pool wants.
+    """
+
+    running_gpu_h: float
+    pending_gpu_h: float
+    deferrable_gpu_h: float = 0.0
+    busy_gpus: float | None = None
+    admitting: bool = True

@@ -14,10 +14,13 @@ from typing import Protocol
 
 from controller.connection import BacklogSettings, ConnectionSettings, PoolTerms, backlogs_now
 from controller.dispatch.inputs import ClassState, FleetState, PoolState, PriceStep, SiteState
-from controller.dispatch.terms import DemandCharge, WattStep
+from controller.dispatch.terms import Backlog, DemandCharge, Queue, WattStep
 from controller.events.calls import standing_ready
 from controller.events.windows import Orders
+from controller.fleet.backlogs import demanded, has_own, own_backlog, own_name, waiting_gpu_h
 from controller.fleet.tables import SiteLive
+from controller.markets.ai_backlog import Piece
+from controller.markets.ai_queue import queue_of
 from controller.markets.book import MarketBook
 from gridpivot.clock import Instant
 from gridpivot.curves import AiPool, MinerClass
@@ -49,8 +52,14 @@ class Memory(Protocol):
         """The charge on a new peak of the billing month; None where there is none."""
         ...
 
-    def demand_ahead(self, site: str, pool: str, present_w: float | None, now: Instant) -> tuple[WattStep, ...]:
+    def demand_ahead(
+        self, site: str, pool: AiPool, present_w: float | None, queue: Queue | None, now: Instant
+    ) -> tuple[WattStep, ...]:
         """What a pool will probably want [W]; () while nothing is known of it."""
+        ...
+
+    def waited(self, site: str, pool: str) -> tuple[Piece, ...] | None:
+        """Deferrable work of a pool by when it came; None = never told."""
         ...
 
 
@@ -85,7 +94,7 @@ def fleet_state(
     A site whose newest roll-up is older than `fresh_s` is marked stale: it is held, not planned.
     """
     hashprice, _ = book.hashprice(now)
-    waiting = waiting_gpu_h(sites)
+    waiting = waiting_gpu_h((terms.pools, live.rollup) for terms, live in sites)
     known = backlogs_now(backlogs, waiting, speed)
     states = tuple(
         replace(
@@ -95,18 +104,27 @@ def fleet_state(
         for terms, live in sites
         if live.inventory_hash and live.rollup is not None
     )
-    return FleetState(states, hashprice, fleet_floor_hs, speed, known)
+    rollups = {live.name: live.rollup for _, live in sites if live.rollup is not None}
+    own = _own_backlogs(states, rollups, book.data_unix_s(now), speed, memory)
+    return FleetState(states, hashprice, fleet_floor_hs, speed, (*known, *own))
 
 
-def waiting_gpu_h(sites: Sequence[tuple[SiteTerms, SiteLive]]) -> dict[str, float]:
-    """Deferrable work that waits, by backlog [GPU-h]; a backlog of which no pool tells anything is not in it."""
-    waiting: dict[str, float] = {}
-    for terms, live in sites:
-        for pool in live.rollup.pools if live.rollup is not None else ():
-            own = terms.pools.get(pool.name)
-            if own is not None and own.backlog and pool.HasField("backlog_gpu_h"):
-                waiting[own.backlog] = waiting.get(own.backlog, 0.0) + pool.backlog_gpu_h
-    return waiting
+def _own_backlogs(
+    sites: Sequence[SiteState],
+    rollups: Mapping[str, pb.SiteRollup],
+    at_unix_s: float,
+    speed: float,
+    memory: Memory | None,
+) -> list[Backlog]:
+    found = []
+    for site in sites:
+        defer_s = {p.name: p.defer_within_s for p in rollups[site.name].pools}
+        for p in site.pools:
+            if p.backlog == own_name(site.name, p.pool.name):
+                pieces = memory.waited(site.name, p.pool.name) if memory is not None else None
+                backlog = own_backlog(site.name, site.region, p, defer_s[p.pool.name], pieces, at_unix_s, speed)
+                found.append(backlog)
+    return found
 
 
 def _site(
@@ -128,7 +146,9 @@ def _site(
     states = tuple(_pool(p, pools.get(p.name), terms, book, backlogs) for p in live.pools)
     charge = None
     if memory is not None:
-        states = tuple(replace(p, demand=memory.demand_ahead(live.name, p.pool.name, p.demand_w, now)) for p in states)
+        states = tuple(
+            replace(p, demand=memory.demand_ahead(live.name, p.pool, p.demand_w, demanded(p), now)) for p in states
+        )
         charge = memory.demand_charge(live.name, live.region, now)
     own = terms.connection.state(book.data_unix_s(now), speed)
     rest_s = {sold.product: sold.rest_h * 3600.0 / speed for sold in terms.connection.sold}
@@ -200,7 +220,7 @@ def _pool(
     income = own.usd_per_gpu_hour
     if income is None:
         income = book.ai_usd_per_gpu_hour(pool.name, pool.priority)
-    return PoolState(
+    state = PoolState(
         pool=learned(pool, rollup),
         power_w=rollup.power_w if rollup is not None and rollup.HasField("power_w") else None,
         limit_w=rollup.limit_w if rollup is not None else pool.baseline_w,
@@ -212,7 +232,9 @@ def _pool(
         backlog=own.backlog
         if own.backlog is not None and own.backlog in backlogs and pool.priority is AiPriority.STANDARD
         else "",
+        queue=queue_of(rollup) if rollup is not None else None,
     )
+    return replace(state, backlog=own_name(terms.name, pool.name)) if has_own(state, rollup, own) else state
 
 
 def learned(pool: AiPool, rollup: pb.PoolRollup | None) -> AiPool:

@@ -19,6 +19,7 @@ from controller.link.assembly import Assembly
 from controller.store.energy import energy_of
 from controller.store.lanes import Arrival
 from controller.store.store import Store
+from controller.store.writer import StoreClosed
 from gridpivot import __version__
 from gridpivot.clock import Clock, Instant
 from gridpivot.errors import BadReport, GridpivotError
@@ -35,6 +36,7 @@ from gridpivot.vocabulary import GoawayCode
 log = structlog.get_logger("controller.link")
 
 WRITE_DEADLINE_S = 10.0
+STORE_RETRY_S = 1.0  # besides what the database itself waits for a lock
 MOST_QUEUED_BATCHES = 256
 # A commit carries records of all sites; one number that the database cannot hold would fail it for all of them.
 HIGHEST_NUMBER = 2**63 - 1
@@ -169,7 +171,13 @@ class LiveSession:
             await self._owner.on_plan_seen(self.live.name, *seen)
         tasks = self._tasks
         try:
-            await self._write(wire.SessionResponse(welcome=await self._welcome(now)))
+            try:
+                welcome = await self._welcome(now)
+            except GridpivotError as error:
+                later = Ended(GoawayCode.OVERLOADED, "the controller's store does not answer", 5_000)
+                await self._write(wire.SessionResponse(goaway=later.goaway))
+                return str(error)
+            await self._write(wire.SessionResponse(welcome=welcome))
             if self._gives_way:
                 return TOOK_OVER
             tasks += [
@@ -354,7 +362,7 @@ class LiveSession:
                 taken += size
             site, boot_id = self.live.name, self.hello.boot_id
             cursors = await asyncio.gather(
-                *(self._store.append(site, boot_id, lane, arrivals) for lane, arrivals in lanes.items())
+                *(self._stored(site, boot_id, lane, arrivals) for lane, arrivals in lanes.items())
             )
             acks = [
                 _ack(lane, cursor, arrivals) for (lane, arrivals), cursor in zip(lanes.items(), cursors, strict=True)
@@ -362,6 +370,27 @@ class LiveSession:
             self._queued_bytes -= taken
             self._drained.set()
             self._out.put_nowait(wire.SessionResponse(acks=self._acks(acks)))
+
+    async def _stored(self, site: str, boot_id: bytes, lane: Lane, arrivals: list[Arrival]) -> LaneCursor:
+        """Append, however long the store refuses: what is not acknowledged waits here, bounded, and the session lives on,
+        since plans and heartbeats must not wait for a disk."""
+        said = ""
+        while True:
+            try:
+                cursor = await self._store.append(site, boot_id, lane, arrivals)
+            except StoreClosed:
+                raise
+            except GridpivotError as error:
+                if not said:
+                    log.warning(
+                        "records wait for the store", site=site, lane=wire.Lane.Name(lane), why=str(error)[:300]
+                    )
+                said = str(error)
+                await asyncio.sleep(STORE_RETRY_S)
+                continue
+            if said:
+                log.info("the store takes records again", site=site, lane=wire.Lane.Name(lane))
+            return cursor
 
     async def _pass_plans(self, plans: asyncio.Queue[plan_pb2.SignedPlan]) -> str:
         while True:

@@ -14,6 +14,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Table, select
@@ -129,9 +130,15 @@ class LaneStore:
         if self._batch is None:
             self._batch = _Batch()
             self._batch.done = asyncio.ensure_future(self._writer.submit(self._write, on_commit=self._written))
-            # Every appender sees the failure; without this a group whose appenders all left would warn.
-            self._batch.done.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._batch.done.add_done_callback(partial(self._ended, self._batch))
         return self._batch
+
+    def _ended(self, batch: _Batch, done: asyncio.Future[_Written]) -> None:
+        """A group whose transaction never began was not taken by `_write`: nobody may join what has failed already."""
+        if self._batch is batch:
+            self._batch = None
+        if not done.cancelled():
+            done.exception()  # every appender sees it; without this a group whose appenders all left would warn
 
     def _add(self, batch: _Batch, key: Key, record: Arrival) -> None:
         message = record.message

@@ -16,6 +16,7 @@ from gridpivot.v1 import node_pb2 as pb
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
 
 
 def encode_figures(values: Sequence[float | None]) -> pb.GpuFigures | None:

@@ -481,27 +481,35 @@ class GpuLimit(_message.Message):
     ROW_FIELD_NUMBER: _builtins.int
     LIMIT_W_FIELD_NUMBER: _builtins.int
     FALLBACK_W_FIELD_NUMBER: _builtins.int
+    CLOCK_MAX_MHZ_FIELD_NUMBER: _builtins.int
     row: _builtins.int
     """Row in the node's hello."""
     limit_w: _builtins.float
     """Power limit to hold while the lease lives (watts); absent = leave it as it is."""
     fallback_w: _builtins.float
     """Power limit after the lease (watts): only ever lowers what is enforced then. Absent = what is enforced stays."""
+    clock_max_mhz: _builtins.int
+    """Highest clock (MHz): locked to it; 0 = let go; absent = leave as it is. Has no lease: a lock only ever lowers power."""
     def __init__(
         self,
         *,
         row: _builtins.int = ...,
         limit_w: _builtins.float | None = ...,
         fallback_w: _builtins.float | None = ...,
+        clock_max_mhz: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_fallback_w", b"_fallback_w", "_limit_w", b"_limit_w", "fallback_w", b"fallback_w", "limit_w", b"limit_w"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_clock_max_mhz", b"_clock_max_mhz", "_fallback_w", b"_fallback_w", "_limit_w", b"_limit_w", "clock_max_mhz", b"clock_max_mhz", "fallback_w", b"fallback_w", "limit_w", b"limit_w"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_fallback_w", b"_fallback_w", "_limit_w", b"_limit_w", "fallback_w", b"fallback_w", "limit_w", b"limit_w", "row", b"row"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_clock_max_mhz", b"_clock_max_mhz", "_fallback_w", b"_fallback_w", "_limit_w", b"_limit_w", "clock_max_mhz", b"clock_max_mhz", "fallback_w", b"fallback_w", "limit_w", b"limit_w", "row", b"row"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__clock_max_mhz: _TypeAlias = _typing.Literal["clock_max_mhz"]  # noqa: Y015
+    _WhichOneofArgType__clock_max_mhz: _TypeAlias = _typing.Literal["_clock_max_mhz", b"_clock_max_mhz"]  # noqa: Y015
     _WhichOneofReturnType__fallback_w: _TypeAlias = _typing.Literal["fallback_w"]  # noqa: Y015
     _WhichOneofArgType__fallback_w: _TypeAlias = _typing.Literal["_fallback_w", b"_fallback_w"]  # noqa: Y015
     _WhichOneofReturnType__limit_w: _TypeAlias = _typing.Literal["limit_w"]  # noqa: Y015
     _WhichOneofArgType__limit_w: _TypeAlias = _typing.Literal["_limit_w", b"_limit_w"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__clock_max_mhz) -> _WhichOneofReturnType__clock_max_mhz | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__fallback_w) -> _WhichOneofReturnType__fallback_w | None: ...
     @_typing.overload
@@ -550,22 +558,26 @@ class GpuOutcome(_message.Message):
     ROW_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    CLOCK_OUTCOME_FIELD_NUMBER: _builtins.int
     row: _builtins.int
     """Row in the node's hello."""
     outcome: _builtins.str
     """Word: ok, unchanged, clamped, ignored, no_permission, unsupported, lost, no_guard, unverified, failed."""
     detail: _builtins.str
     """One line for a person; may be empty."""
+    clock_outcome: _builtins.str
+    """Word of the same list for the clock lock that was asked for; empty when none was tried, or it was taken."""
     def __init__(
         self,
         *,
         row: _builtins.int = ...,
         outcome: _builtins.str = ...,
         detail: _builtins.str = ...,
+        clock_outcome: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "outcome", b"outcome", "row", b"row"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_outcome", b"clock_outcome", "detail", b"detail", "outcome", b"outcome", "row", b"row"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

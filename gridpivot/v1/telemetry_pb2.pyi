@@ -592,6 +592,8 @@ class PoolRollup(_message.Message):
     DELIVERED_TOTAL_W_FIELD_NUMBER: _builtins.int
     CURVE_FIELD_NUMBER: _builtins.int
     POWER_PROVENANCE_FIELD_NUMBER: _builtins.int
+    BUSY_GPUS_FIELD_NUMBER: _builtins.int
+    DEFER_WITHIN_S_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Pool name as in the inventory."""
     power_w: _builtins.float
@@ -614,6 +616,10 @@ class PoolRollup(_message.Message):
     """What the pool's meter showed of it (watts)."""
     power_provenance: _builtins.str
     """Where power_w comes from: metered on the pool's circuit, or modelled (boards by their sensors, hosts by a fixed share)."""
+    busy_gpus: _builtins.int
+    """GPUs that jobs hold, as the workload manager tells it (count); absent where none is read."""
+    defer_within_s: _builtins.float
+    """Deferrable work of this pool may wait so long after it came (seconds); absent where no workload manager is read."""
     @_builtins.property
     def levers(self) -> _containers.RepeatedCompositeFieldContainer[Global___LeverRollup]:
         """Levers in force, oldest first; the last one may be under way."""
@@ -643,15 +649,21 @@ class PoolRollup(_message.Message):
         delivered_total_w: _builtins.float = ...,
         curve: _abc.Iterable[Global___PoolPoint] | None = ...,
         power_provenance: _builtins.str = ...,
+        busy_gpus: _builtins.int | None = ...,
+        defer_within_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_admitting", b"_admitting", "_backlog_gpu_h", b"_backlog_gpu_h", "_demand_w", b"_demand_w", "_power_w", b"_power_w", "admitting", b"admitting", "backlog_gpu_h", b"backlog_gpu_h", "demand_w", b"demand_w", "power_w", b"power_w"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_admitting", b"_admitting", "_backlog_gpu_h", b"_backlog_gpu_h", "_busy_gpus", b"_busy_gpus", "_defer_within_s", b"_defer_within_s", "_demand_w", b"_demand_w", "_power_w", b"_power_w", "admitting", b"admitting", "backlog_gpu_h", b"backlog_gpu_h", "busy_gpus", b"busy_gpus", "defer_within_s", b"defer_within_s", "demand_w", b"demand_w", "power_w", b"power_w"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_admitting", b"_admitting", "_backlog_gpu_h", b"_backlog_gpu_h", "_demand_w", b"_demand_w", "_power_w", b"_power_w", "admitting", b"admitting", "backlog_gpu_h", b"backlog_gpu_h", "curve", b"curve", "delivered_total_w", b"delivered_total_w", "demand_w", b"demand_w", "gpus_present", b"gpus_present", "levers", b"levers", "limit_w", b"limit_w", "name", b"name", "power_provenance", b"power_provenance", "power_w", b"power_w", "promised_total_w", b"promised_total_w", "work", b"work", "workload_trouble", b"workload_trouble"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_admitting", b"_admitting", "_backlog_gpu_h", b"_backlog_gpu_h", "_busy_gpus", b"_busy_gpus", "_defer_within_s", b"_defer_within_s", "_demand_w", b"_demand_w", "_power_w", b"_power_w", "admitting", b"admitting", "backlog_gpu_h", b"backlog_gpu_h", "busy_gpus", b"busy_gpus", "curve", b"curve", "defer_within_s", b"defer_within_s", "delivered_total_w", b"delivered_total_w", "demand_w", b"demand_w", "gpus_present", b"gpus_present", "levers", b"levers", "limit_w", b"limit_w", "name", b"name", "power_provenance", b"power_provenance", "power_w", b"power_w", "promised_total_w", b"promised_total_w", "work", b"work", "workload_trouble", b"workload_trouble"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__admitting: _TypeAlias = _typing.Literal["admitting"]  # noqa: Y015
     _WhichOneofArgType__admitting: _TypeAlias = _typing.Literal["_admitting", b"_admitting"]  # noqa: Y015
     _WhichOneofReturnType__backlog_gpu_h: _TypeAlias = _typing.Literal["backlog_gpu_h"]  # noqa: Y015
     _WhichOneofArgType__backlog_gpu_h: _TypeAlias = _typing.Literal["_backlog_gpu_h", b"_backlog_gpu_h"]  # noqa: Y015
+    _WhichOneofReturnType__busy_gpus: _TypeAlias = _typing.Literal["busy_gpus"]  # noqa: Y015
+    _WhichOneofArgType__busy_gpus: _TypeAlias = _typing.Literal["_busy_gpus", b"_busy_gpus"]  # noqa: Y015
+    _WhichOneofReturnType__defer_within_s: _TypeAlias = _typing.Literal["defer_within_s"]  # noqa: Y015
+    _WhichOneofArgType__defer_within_s: _TypeAlias = _typing.Literal["_defer_within_s", b"_defer_within_s"]  # noqa: Y015
     _WhichOneofReturnType__demand_w: _TypeAlias = _typing.Literal["demand_w"]  # noqa: Y015
     _WhichOneofArgType__demand_w: _TypeAlias = _typing.Literal["_demand_w", b"_demand_w"]  # noqa: Y015
     _WhichOneofReturnType__power_w: _TypeAlias = _typing.Literal["power_w"]  # noqa: Y015
@@ -660,6 +672,10 @@ class PoolRollup(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__admitting) -> _WhichOneofReturnType__admitting | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__backlog_gpu_h) -> _WhichOneofReturnType__backlog_gpu_h | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__busy_gpus) -> _WhichOneofReturnType__busy_gpus | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__defer_within_s) -> _WhichOneofReturnType__defer_within_s | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__demand_w) -> _WhichOneofReturnType__demand_w | None: ...
     @_typing.overload
@@ -686,7 +702,7 @@ class LeverRollup(_message.Message):
     order_id: _builtins.str
     """Identity of the order under which things are held."""
     lever: _builtins.str
-    """Word of the lever vocabulary: park_idle, power_limit, admission, requeue, node_off."""
+    """Word of the lever vocabulary: park_idle, power_limit, clock_lock, admission, requeue, node_off."""
     state: _builtins.str
     """acting, kept, short, restoring."""
     outcome: _builtins.str

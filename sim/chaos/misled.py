@@ -15,6 +15,7 @@ import numpy as np
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from agent.uplink.session import LONGEST_PAUSE_S
 from gridpivot.link.credentials import SERVER_OPTIONS, KeyPair, session_server_credentials
 from gridpivot.plan import key_id, sign
 from gridpivot.v1 import plan_pb2, session_pb2_grpc
@@ -115,7 +116,9 @@ class Misled:
         self.liar.out.put_nowait(response)
         if response is not None:
             self.liar.out.put_nowait(wire.SessionResponse(heartbeat=wire.Heartbeat(monotonic_ms=mark)))
-        await until(lambda: mark in self._marks or self.liar.streams > streams, BACK_S, f"the agent after {what}")
+        # However long a goaway asks for, an agent comes back within its own longest pause.
+        back_s = BACK_S + (LONGEST_PAUSE_S if "retry_after" in what else 0.0)
+        await until(lambda: mark in self._marks or self.liar.streams > streams, back_s, f"the agent after {what}")
         return [f"{what}: {wrong}" for wrong in self.wrong()]
 
     def wrong(self) -> list[str]:

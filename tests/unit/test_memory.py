@@ -6,17 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from controller.dispatch.terms import Queue
 from controller.fleet.tables import Fleet
 from controller.markets.book import MarketBook
 from controller.markets.settings import MarketSettings
 from controller.memory import SiteMemory
 from controller.store.store import Store
 from gridpivot.clock import Instant, SystemClock
+from gridpivot.curves import AiPool
 from gridpivot.v1 import telemetry_pb2 as pb
+from gridpivot.vocabulary import AiPriority
 
 pytestmark = pytest.mark.unit
 
 NOON = 1_735_732_800.0  # 2025-01-01T12:00Z, the beginning of a clock quarter
+TRAIN = AiPool("train", AiPriority.STANDARD, 1000, 0.5e6, 1e6, 3e6, ((3e6, 1.0),))
 TARIFF = {"time_zone": "America/Chicago", "demand": {"per_kw_month": 10.0, "reckoned_peak_mw": 0.1}}
 
 
@@ -73,9 +77,12 @@ async def test_pool_is_expected_to_return_to_what_it_usually_wants(tmp_path: Pat
         for quarter in range(96):
             report(fleet, 900.0 * quarter, 0, 1e6)
             await memory.look(moment(900.0 * quarter))
-        ahead = memory.demand_ahead("falcon-1", "train", 3e6, moment(900.0 * 96))
+        ahead = memory.demand_ahead("falcon-1", TRAIN, 3e6, None, moment(900.0 * 96))
         assert ahead[0].power_w == pytest.approx(3e6, rel=0.01)
         assert ahead[-1].power_w == pytest.approx(1e6, rel=0.05)
-        assert memory.demand_ahead("falcon-1", "train", None, moment(900.0 * 96)) == ()
+        assert memory.demand_ahead("falcon-1", TRAIN, None, None, moment(900.0 * 96)) == ()
+        week = Queue(running_gpu_h=1000.0, pending_gpu_h=168_000.0, busy_gpus=1000.0)
+        held = memory.demand_ahead("falcon-1", TRAIN, 3e6, week, moment(900.0 * 96))
+        assert held[-1].power_w == pytest.approx(3e6)  # a week of work waits: the habit of wanting less says nothing
     finally:
         await store.close()

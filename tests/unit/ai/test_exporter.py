@@ -11,7 +11,7 @@ from agent.ai.exporter import ai_metrics
 from agent.ai.lever import Promise
 from agent.ai.reports import add_levers
 from agent.ai.runner import AiDesk, PoolSide
-from agent.ai.work import PoolWork, Waiting
+from agent.ai.work import PoolWork, Waiting, WorkNode
 from gridpivot.clock import SystemClock
 from gridpivot.v1 import telemetry_pb2 as pb
 from gridpivot.vocabulary import AiPriority, LeverName, LeverOutcome
@@ -66,7 +66,7 @@ def test_roll_up_carries_levers_and_what_may_wait(desk: AiDesk) -> None:
         ("requeue", "short", 2),
     ]
     assert rollup.backlog_gpu_h == 80.0 and rollup.HasField("admitting") and not rollup.admitting
-    assert not rollup.work[0].HasField("running_gpu_h")
+    assert not rollup.work[0].HasField("running_gpu_h") and not rollup.HasField("busy_gpus")
     desk.sides["training"].trouble = "slurmctld hangs"
     silent = pb.PoolRollup(name="training")
     add_levers(silent, desk)
@@ -74,3 +74,15 @@ def test_roll_up_carries_levers_and_what_may_wait(desk: AiDesk) -> None:
     other = pb.PoolRollup(name="another")
     add_levers(other, desk)
     assert other == pb.PoolRollup(name="another")
+
+
+def test_busy_gpus_are_told_only_while_every_node_answers(desk: AiDesk) -> None:
+    nodes = (WorkNode("n1", 8, 8), WorkNode("n2", 8, 3))
+    desk.sides["training"].work = PoolWork(0.0, nodes, ())
+    rollup = pb.PoolRollup(name="training")
+    add_levers(rollup, desk)
+    assert rollup.busy_gpus == 11
+    desk.sides["training"].work = PoolWork(0.0, (*nodes, WorkNode("n3", 8, 0, answers=False)), ())
+    silent = pb.PoolRollup(name="training")
+    add_levers(silent, desk)
+    assert not silent.HasField("busy_gpus")

@@ -45,6 +45,12 @@ def test_guaranteed_work_comes_last_and_only_down_to_its_lowest_limits() -> None
     assert [t.target_w for t in found] == [POOLS[0].min_w, POOLS[1].baseline_w, POOLS[2].baseline_w]
 
 
+def test_guaranteed_work_whose_clocks_can_be_locked_is_asked_for_more_than_its_limits_can_give() -> None:
+    found = targets(POOLS, readings(9e4, 9e4, 9e4), orders(None, None, None), 1e6, ["inference"])
+    assert found[0].target_w == POOLS[0].baseline_w < POOLS[0].min_w and found[0].forced
+    assert targets(POOLS, readings(9e4, 9e4, 9e4), orders(None, None, None), 0.0, ["inference"])[0].target_w is None
+
+
 def test_pool_of_unknown_power_is_asked_for_nothing() -> None:
     found = targets(POOLS, readings(9e4, 9e4, None), orders(None, None, None), 1e4)
     assert [t.target_w for t in found] == [None, 8e4, None]

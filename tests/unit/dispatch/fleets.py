@@ -14,6 +14,7 @@ from controller.dispatch.terms import (
     SoldCapacity,
     SupplyState,
     WattStep,
+    WorkDue,
 )
 from gridpivot.vocabulary import AiPriority
 
@@ -34,6 +35,10 @@ def random_fleet(make, rng):
         arrivals = tuple(RateStep(t / speed, rng.uniform(0, 600)) for t in (0.0, rng.uniform(300, HORIZON_S)))
         due, first = rng.uniform(300, HORIZON_S) / speed, rng.uniform(200, HORIZON_S) / speed
         backlogs = (Backlog("batch", "north", rng.uniform(0, 800), arrivals, due, first, rng.uniform(0.2, 2.0), 3.0),)
+        if rng.random() < 0.5:  # as pools tell it: ages are known, and the rest of their demand comes with it
+            cut, second = rng.random() * backlogs[0].work_gpu_h, rng.uniform(-600, HORIZON_S) / speed
+            dues = (WorkDue(first, cut), WorkDue(second, backlogs[0].work_gpu_h - cut))
+            backlogs = (replace(backlogs[0], arrivals=(), due=dues, follows_demand=True),)
     floor = rng.choice((0.0, 0.0, rng.uniform(0.05e18, 0.4e18)))
     return make.fleet(*sites, hashprice=rng.uniform(30, 80), speed=speed, fleet_floor_hs=floor, backlogs=backlogs)
 

@@ -42,6 +42,7 @@ class Oracle:
         self.costs, self.constant = [], 0.0
         self.hashes = []  # PH/s of the fleet, by period
         self.served = {b.name: [] for b in fleet.backlogs}  # GPU-h
+        self.wanted = {b.name: 0.0 for b in fleet.backlogs}  # GPU-h of its pools' own demand
 
     def var(self, usd=0.0, lower=0.0, upper=np.inf):
         """A quantity per period, at least `lower`; `usd` per unit and period."""
@@ -193,14 +194,13 @@ class Oracle:
         pool = state.pool
         income = next((b.usd_per_gpu_hour for b in self.fleet.backlogs if b.name == state.backlog), None)
         income = state.income_usd_per_gpu_hour if income is None else income
-        if state.backlog:
-            asked = np.full(len(self.t), pool.max_w)
-        elif state.demand:
+        if state.demand:
             asked = np.minimum(pool.max_w, average_watts(state.demand, self.edges_s, 0.0))
             asked[0] = max(asked[0], min(pool.max_w, state.demand_w or 0.0))
         else:
             asked = np.full(len(self.t), pool.max_w if state.demand_w is None else min(pool.max_w, state.demand_w))
-        asked = np.maximum(asked, pool.baseline_w)
+        wanted = np.maximum(asked, pool.baseline_w)
+        asked = np.full(len(self.t), pool.max_w) if state.backlog else wanted
         flexible, at_demand = 0.0, 0.0
         for (w0, r0), (w1, r1) in pairwise(((pool.baseline_w, 0.0), *pool.curve)):
             gpus_per_w = (r1 - r0) * pool.gpu_count / (w1 - w0)
@@ -210,6 +210,7 @@ class Oracle:
             flexible = flexible + drawn
             if state.backlog:
                 self.served[state.backlog].append(drawn * self.per(gpus_per_w * self.h))
+                self.wanted[state.backlog] += gpus_per_w * np.clip(wanted - w0, 0.0, w1 - w0) * self.h
         if pool.priority is AiPriority.GUARANTEED:
             lacking = self.var(self.p.guaranteed_penalty_usd_per_mwh / 1e6 * self.h)
             self.hold(flexible + lacking >= self.per(asked - pool.baseline_w))
@@ -225,10 +226,15 @@ class Oracle:
         arrived[0] += b.work_gpu_h
         waits, late = self.var(), self.var(b.late_usd_per_gpu_hour * self.h)
         done = sum(self.served[b.name])
-        self.hold(waits - before(waits) + done == self.per(arrived))
+        urgent = self.wanted[b.name] if b.follows_demand else 0.0
+        lost = self.var(0.0, 0.0, urgent)
+        self.hold(waits - before(waits) + done + lost == self.per(arrived + urgent))
         ends = self.edges_s[1:]
         may_wait = came[1:] - np.interp(ends - b.deadline_s, self.edges_s, came, left=0.0)
-        may_wait += np.where(ends <= b.due_in_s, b.work_gpu_h, 0.0)
+        if b.due:
+            may_wait += [sum(one.gpu_h for one in b.due if end <= one.due_in_s) for end in ends]
+        else:
+            may_wait += np.where(ends <= b.due_in_s, b.work_gpu_h, 0.0)
         self.hold(waits - late <= self.per(may_wait))
         last = pd.Series((np.arange(len(self.t)) == len(self.t) - 1) * 1.0, self.t)
         self.costs.append((waits * (last * -self.p.left_over_ratio * b.usd_per_gpu_hour)).sum())

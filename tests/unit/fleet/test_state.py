@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.connection import PoolTerms
+from controller.dispatch.terms import Queue
 from controller.events.windows import Orders, override
+from controller.fleet.backlogs import demanded
 from controller.fleet.state import SiteTerms, class_state, fleet_state, margin_usd_per_h, overhead_ratio
 from controller.fleet.tables import SiteLive
 from controller.markets.book import MarketBook
@@ -21,7 +23,7 @@ NOW = Instant(100.0, 1_700_000_000.0)
 S19 = miner_class("s19", "luxos", "Antminer S19", shed_s=5, wake_s=10)
 
 
-def live(**rollup: float) -> SiteLive:
+def live(**rollup: object) -> SiteLive:
     site = SiteLive("falcon-1", "ercot")
     site.take_inventory(
         pb.Inventory(
@@ -106,3 +108,34 @@ def test_margin_is_income_less_power_and_unknown_without_a_hashrate() -> None:
     expected = 48.0 / 24 * 0.99 - 0.03 * 45.0
     assert margin_usd_per_h(state, site.rollup, 48.0) == pytest.approx(expected)
     assert margin_usd_per_h(state, pb.SiteRollup(), 48.0) is None
+
+
+def queued(pending: float | None, deferrable: float, *, terms: dict[str, PoolTerms] | None = None, **pool: object):
+    work = pb.WorkRollup(priority="standard", running_gpu_h=8.0, pending_gpu_h=pending, deferrable_gpu_h=deferrable)
+    rollup = pb.PoolRollup(name="train", demand_w=6_000.0, work=[work], backlog_gpu_h=deferrable, **pool)
+    return state_of(live(pools=[rollup]), None, pools=terms or {})
+
+
+def test_deferrable_work_of_a_pool_is_a_backlog_of_its_own_with_the_deadline_that_its_agent_told() -> None:
+    state = queued(50.0, 30.0, defer_within_s=7_200.0)
+    (backlog,) = state.backlogs
+    assert state.sites[0].pools[0].backlog == backlog.name == "falcon-1/train"
+    assert (backlog.work_gpu_h, backlog.deadline_s, backlog.due_in_s) == (30.0, 7_200.0, 3_600.0)
+    assert backlog.follows_demand and backlog.region == "ercot"
+
+
+def test_a_pool_has_no_backlog_of_its_own_while_settings_name_one_or_its_queue_is_not_known() -> None:
+    named = {"train": PoolTerms(backlog="batch")}
+    assert queued(50.0, 30.0, terms=named, defer_within_s=7_200.0).backlogs == ()
+    assert queued(50.0, 30.0).backlogs == ()  # an older agent tells no deadline
+    assert queued(None, 30.0, defer_within_s=7_200.0).backlogs == ()
+    assert queued(50.0, 30.0, defer_within_s=float("inf")).backlogs == ()
+    idle_paid = {"train": PoolTerms(idle_paid=True)}
+    assert queued(50.0, 30.0, terms=idle_paid, defer_within_s=7_200.0).backlogs == ()
+
+
+def test_deferrable_work_is_demand_where_no_backlog_takes_it() -> None:
+    (site,) = queued(50.0, 30.0).sites
+    assert demanded(site.pools[0]) == Queue(8.0, 50.0, 0.0)
+    (site,) = queued(50.0, 30.0, defer_within_s=7_200.0).sites
+    assert demanded(site.pools[0]) == Queue(8.0, 50.0, 30.0)

@@ -9,7 +9,7 @@ import asyncio
 import sys
 import time
 
-from agent.gpu.pools import open_pools
+from agent.gpu.opening import open_pools
 from agent.settings import GpuSettings
 from gridpivot.clock import Instant
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from agent.gpu.bindings import load_bindings
 from agent.gpu.nvml import NvmlReader
-from agent.gpu.pools import NvmlPools, open_pools
+from agent.gpu.opening import open_pools
+from agent.gpu.pools import NvmlPools
 from agent.gpu.reading import Scan
 from agent.settings import GpuSettings
 from gridpivot.clock import Instant
@@ -57,11 +58,72 @@ def now() -> Instant:
     return Instant(time.monotonic(), time.time())
 
 
+def clocks(scan: Scan) -> dict[str, str]:
+    return {uuid: a.outcome.value for uuid, a in scan.locks.items()}
+
+
 async def until(condition: Callable[[], bool], what: str) -> None:
     async with asyncio.timeout(15.0):
         while not condition():
             await asyncio.sleep(0.01)
     assert condition(), what
+
+
+# ---- clocks ---------------------------------------------------------------------------------------------------------
+
+
+def clocks_are_locked_and_let_go() -> dict[str, Any]:
+    state, nvml = open_state(), reader()
+    state.set_load(1.0)
+    settled(state)
+    before = nvml.scan({}, 0.0)
+    first = nvml.scan({}, 1.0, dict.fromkeys(ALL, 1200))
+    settled(state)
+    second = nvml.scan({}, 2.0, dict.fromkeys(ALL, 1200))
+    state.reload_driver()
+    settled(state)
+    nvml.close()  # a driver cannot be loaded anew while somebody has it open
+    nvml._clocks.forget()
+    reloaded = nvml.scan({}, 3.0, dict.fromkeys(ALL, 1200))
+    settled(state)
+    nvml.scan({}, 4.0, {ALL[0]: 0})
+    settled(state)
+    after = nvml.scan({}, 5.0, {ALL[0]: 0})
+    return {
+        "range": [(r.clock_min_mhz, r.clock_max_mhz) for r in before.readings],
+        "before": [(r.sm_clock_hz, r.power_w) for r in before.readings],
+        "first": clocks(first),
+        "again": clocks(second),
+        "held": [(r.sm_clock_hz, r.power_w) for r in second.readings],
+        "reloaded": clocks(reloaded),
+        "let_go": clocks(after),
+        "after": [r.sm_clock_hz for r in after.readings],
+    }
+
+
+def locks_that_do_not_take() -> dict[str, Any]:
+    state, nvml = open_state(), reader()
+    state.set_load(1.0)
+    nvml.scan({}, 0.0)
+    with state.settled() as devices:
+        devices["call_error"][0, Call.SET] = NO_PERMISSION
+        devices["call_error"][1, Call.SET] = NOT_SUPPORTED
+        devices["lost"][2] = 1
+    first = nvml.scan({}, 1.0, dict.fromkeys(ALL, 1200))
+    again = nvml.scan({}, 2.0, dict.fromkeys(ALL[:2], 1200))
+    with state.settled() as devices:
+        devices["call_error"][0, Call.SET] = 0
+    later = nvml.scan({}, 40.0, dict.fromkeys(ALL[:2], 1200))
+    mute = reader()
+    with state.settled() as devices:
+        devices["call_error"][3, Call.CLOCK] = NOT_SUPPORTED
+    return {
+        "first": clocks(first),
+        "again": clocks(again),
+        "later": clocks(later),
+        "mute": clocks(mute.scan({}, 0.0, {ALL[3]: 1200})),
+        "detail": first.locks[ALL[0]].detail,
+    }
 
 
 # ---- the reader -----------------------------------------------------------------------------------------------------

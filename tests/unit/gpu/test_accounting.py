@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.gpu.accounting import Members, Settable, account, declare, distribute, shares
-from agent.gpu.pools import deal
+from agent.gpu.opening import deal
 from agent.gpu.reading import GpuReading
 from agent.settings import GpuPoolSettings
 from gridpivot.vocabulary import AiPriority

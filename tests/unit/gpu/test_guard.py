@@ -42,7 +42,13 @@ LIMIT_W, FALLBACK_W, LEASE_S = 650.0, 300.0, 5.0
 def reading(uuid: str = "g", requested_w: float | None = 700.0, enforced_w: float | None = None) -> GpuReading:
     enforced_w = requested_w if enforced_w is None else enforced_w
     return GpuReading(
-        uuid, limit_requested_w=requested_w, limit_enforced_w=enforced_w, limit_min_w=200.0, limit_max_w=700.0
+        uuid,
+        limit_requested_w=requested_w,
+        limit_enforced_w=enforced_w,
+        limit_min_w=200.0,
+        limit_max_w=700.0,
+        clock_min_mhz=210,
+        clock_max_mhz=1980,
     )
 
 
@@ -76,6 +82,8 @@ def test_line_that_is_not_a_lease_is_refused_in_one_line(line: bytes, words: str
         ("g", GpuWish(limit_w=701.0, fallback_w=300.0), "outside 200-700 W"),
         ("g", GpuWish(limit_w=300.0, fallback_w=199.0), "outside 200-700 W"),
         ("mute", GpuWish(fallback_w=300.0), "tells no range"),
+        ("g", GpuWish(fallback_w=300.0, clock_max_mhz=100), "outside 210-1980 MHz"),
+        ("g", GpuWish(fallback_w=300.0, clock_max_mhz=2000), "outside 210-1980 MHz"),
     ],
 )
 def test_wish_outside_what_the_board_takes_is_refused_whole(uuid: str, wish: GpuWish, words: str) -> None:
@@ -295,3 +303,33 @@ async def test_hostile_lines_change_nothing_and_the_guard_lives(house: House, li
     answered = json.loads(await reader.readline())
     assert answered["error"] == "" and answered["gpus"][ALL[0]]["outcome"] == "ok"
     writer.close()
+
+
+def clocks_mhz(house: House) -> set[int]:
+    with house.state.settled() as devices:
+        return set(devices["lock_mhz"].tolist())
+
+
+async def say(house: House, **wish: object) -> dict[str, object]:
+    """One line to the guard about all eight boards."""
+    reader, writer = await asyncio.open_unix_connection(house.socket)
+    gpus = {uuid: {"fallback_w": FALLBACK_W, **wish} for uuid in ALL}
+    writer.write(json.dumps({"lease_s": 1, "gpus": gpus}).encode() + b"\n")
+    async with asyncio.timeout(10.0):
+        answered = json.loads(await reader.readline())
+    writer.close()
+    assert isinstance(answered, dict)
+    return answered
+
+
+@pytest.mark.system
+async def test_clock_lock_stays_when_the_agent_is_gone_and_goes_when_it_is_let_go(house: House) -> None:
+    await house.guard()
+    answered = await say(house, limit_w=600, clock_max_mhz=1200)
+    assert answered["error"] == "" and clocks_mhz(house) == {1200}
+    await until(lambda: house.limits_w() == {FALLBACK_W}, "the lease ends and fallbacks hold")
+    assert clocks_mhz(house) == {1200}  # nothing rises when nobody governs
+    assert "clocks" not in await say(house)  # an agent that knows of no clocks hears of none, and moves none
+    assert clocks_mhz(house) == {1200}
+    assert (await say(house, clock_max_mhz=50))["error"] and clocks_mhz(house) == {1200}
+    assert (await say(house, clock_max_mhz=0))["error"] == "" and clocks_mhz(house) == {0}

@@ -163,3 +163,23 @@ def test_scan_of_eight_gpus_is_fast(over, record_property):
     for name, value in found.items():
         record_property(name, value)
     assert found["scan_ms_p50"] < 50.0
+
+
+def test_clocks_are_locked_within_the_boards_range_and_show_under_load(over):
+    found = over("clocks_are_locked_and_let_go")
+    assert found["range"] == [[210, 1980]] * 8
+    assert set(found["first"].values()) == {"ok"} and found["again"] == {}
+    assert all(hertz == 1980e6 for hertz, _ in found["before"])
+    assert all(hertz == 1200e6 for hertz, _ in found["held"])
+    assert all(held_w < 0.6 * full_w for (_, full_w), (_, held_w) in zip(found["before"], found["held"], strict=True))
+    assert len(found["reloaded"]) == 8  # a driver reload ends locks: they are asked for anew
+    assert found["let_go"] == {} and found["after"] == [1980e6] + [1200e6] * 7
+
+
+def test_locks_that_do_not_take_say_why(over):
+    found = over("locks_that_do_not_take")
+    words = ["no_permission", "unsupported", "lost", "ok", "ok", "ok", "ok", "ok"]
+    assert [found["first"][uuid_of(i)] for i in range(8)] == words
+    assert "root" in found["detail"] and found["again"] == {}
+    assert found["later"] == {uuid_of(0): "ok", uuid_of(1): "unsupported"}
+    assert found["mute"] == {uuid_of(3): "unsupported"}

@@ -30,6 +30,7 @@ class FakeNode:
         self.site, self.name, self.guarded_s = site, name, guarded_s
         self.node: Node = site.pools.by_name[name]
         self.limit_w = {f"{name}-{n}": 700.0 for n in range(gpus)}
+        self.lock_mhz: dict[str, int] = {}
         self.draw_ratio = 0.9
         self.obeys = True
         self.sequence = self.applied = 0
@@ -45,6 +46,7 @@ class FakeNode:
                 limit_max_w=700.0,
                 limit_default_w=700.0,
                 clock_event_reasons=0,
+                sm_clock_hz=1e6 * (self.lock_mhz.get(uuid) or 1980),
             )
             for uuid, watts in self.limit_w.items()
         ]
@@ -60,9 +62,13 @@ class FakeNode:
         for gpu in limits.gpus:
             if gpu.HasField("limit_w") and self.obeys:
                 self.limit_w[f"{self.name}-{gpu.row}"] = gpu.limit_w
+            if gpu.HasField("clock_max_mhz") and self.obeys:
+                self.lock_mhz[f"{self.name}-{gpu.row}"] = gpu.clock_max_mhz
         self.applied = limits.sequence
         word = "ok" if self.obeys else "no_permission"
         self.site.pools.judge(self.node, {gpu.row: word for gpu in limits.gpus})
+        asked = [gpu.row for gpu in limits.gpus if gpu.HasField("clock_max_mhz")]
+        self.site.pools.table.judge_clocks(self.node, {} if self.obeys else dict.fromkeys(asked, word))
         self.report()
 
     def report(self, host: tuple[float, str] | None = None) -> None:

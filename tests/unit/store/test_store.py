@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
-from controller.store import schema
+from controller.store import engine, schema
 from controller.store.engine import writer_engine
 from controller.store.lanes import Arrival
 from controller.store.ledger import AuditEntry, DecisionRecord, OrderRow, pack, unpack
@@ -246,3 +247,22 @@ def test_cursor_with_endless_gaps_stays_bounded() -> None:
     cursor = LaneCursor().after(range(2, 6 * ALSO_MAX, 2), may_let_go=True)
     assert len(cursor.also_seqs) <= ALSO_MAX
     assert cursor.holds(2)
+
+
+async def test_records_are_taken_again_after_a_lock_that_outlasted_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "BUSY_MS", 50)
+    store = await Store.open(tmp_path / "s.db", SystemClock(), group_s=0.01)
+    holder = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
+    try:
+        await store.append("s1", BOOT, LANE_SITE, [rollup(1)])
+        holder.execute("BEGIN IMMEDIATE")
+        for _ in range(2):  # a group whose transaction never began must not be joined by who comes after
+            with pytest.raises(GridpivotError, match="locked"):
+                await store.append("s1", BOOT, LANE_SITE, [rollup(2)])
+        holder.rollback()
+        assert (await store.append("s1", BOOT, LANE_SITE, [rollup(2)])).through_seq == 2
+    finally:
+        holder.close()
+        await store.close()
