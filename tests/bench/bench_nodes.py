@@ -85,9 +85,10 @@ class Host:
 
     async def _report(self, stream: Any) -> None:
         self.sequence += 1
-        now = time.monotonic()
+        now, readings = time.monotonic(), self.readings()
+        wall_w = GPUS * HOST_W + sum(reading.power_w or 0.0 for reading in readings)
         message = report(
-            self.readings(), self.sequence, self.applied, round(time.time() * 1000), round(now * 1000), (9500.0, "bmc")
+            readings, self.sequence, self.applied, round(time.time() * 1000), round(now * 1000), (wall_w, "bmc")
         )
         async with self._turn:
             await stream.write(pb.NodeServiceSessionRequest(report=message))
