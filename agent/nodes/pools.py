@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import structlog
@@ -19,12 +20,12 @@ from agent.bmc.reader import BmcReader
 from agent.gpu.accounting import IDLE_W
 from agent.nodes.limits import node_clocks, node_limits
 from agent.nodes.reports import Board, NodeReading
-from agent.nodes.sharing import shared_out_w, steady_w
+from agent.nodes.sharing import capped_w, shared_out_w, steady_w
 from agent.nodes.table import Node, NodeTable
 from agent.nodes.wall import NodeWall
 from agent.settings import GpuPoolSettings, NodesSettings
 from gridpivot.clock import Clock, Instant
-from gridpivot.curves import AiPool, gpu_pool
+from gridpivot.curves import AiPool, PoolNode, gpu_pool
 from gridpivot.link.gpu_columns import Bools, Floats
 from gridpivot.v1 import node_pb2 as pb
 
@@ -77,6 +78,7 @@ class NodePools:
         ]
         self._wanted_w: list[float | None] = [None] * len(self._pools)
         self._fallback_w: list[float | None] = [None] * len(self._pools)
+        self._node_cap_w = np.full(len(nodes), np.nan)  # fallback of each by the plan, at the wall
         self._held_at_s: float | None = None  # None = this site only watches
         self._stirred = asyncio.Event()
         self._moved: set[int] = set()
@@ -89,7 +91,7 @@ class NodePools:
         used = table.used[rows]
         max_w = float(table.max_w[rows][used].mean())
         min_w = min(float(table.min_w[rows][used].mean()), 0.99 * max_w)  # a curve needs two ends
-        return gpu_pool(
+        pool = gpu_pool(
             own.name,
             own.priority,
             int(used.sum()),
@@ -98,6 +100,16 @@ class NodePools:
             gpu_idle_w=min(IDLE_W, min_w),
             host_w_per_gpu=own.host_w_per_gpu,
         )
+        return replace(
+            pool, nodes=tuple(self._declare_node(i, own.host_w_per_gpu) for i in rows if table.used[i].any())
+        )
+
+    def _declare_node(self, index: int, host_w_per_gpu: float) -> PoolNode:
+        node, table = self.table.nodes[index], self.table
+        used = table.used[index]
+        gpus_w = (float(table.min_w[index][used].sum()), float(table.max_w[index][used].sum()))
+        host_w = node.gpu_count * host_w_per_gpu
+        return PoolNode(node.name, node.gpu_count, host_w + min(gpus_w), host_w + gpus_w[1])
 
     @property
     def node_pools(self) -> NodePools:
@@ -197,6 +209,17 @@ class NodePools:
                 self._fallback_w[pool] = steady
                 self._settle(pool, now.monotonic_s)
 
+    def cap_fallbacks(self, by_pool: Mapping[str, Mapping[str, float]], now: Instant) -> None:
+        """What the plan lets each node fall back to [W at the wall]; what the site derives may be lower, and stays so."""
+        for pool, declared in zip(self._shown, self.declared, strict=True):
+            named = by_pool.get(declared.name, {})
+            caps_w = np.array([named.get(self.table.nodes[i].name, np.nan) for i in self._rows[pool]])
+            step_w = FALLBACK_STEP_RATIO * declared.max_w / max(1, len(declared.nodes))
+            caps_w = np.floor(caps_w / step_w) * step_w  # or every plan would reach every host
+            if not np.array_equal(caps_w, self._node_cap_w[self._rows[pool]], equal_nan=True):
+                self._node_cap_w[self._rows[pool]] = caps_w
+                self._settle(pool, now.monotonic_s)
+
     # -- for a node that is to come back -------------------------------------------------------------------------------
 
     def pool_name(self, node: Node) -> str:
@@ -238,6 +261,8 @@ class NodePools:
         keeps = live | off[rows][:, None]
         left_w = np.where(keeps & ~table.lost[rows], fallback_most_w, allowed_w)
         fallbacks_w = self._share(self._fallback_w[pool], pool, takes, left_w, host_w)
+        hosts_w = np.array([table.nodes[i].gpu_count * self._pools[pool].host_w_per_gpu for i in rows])
+        fallbacks_w = capped_w(fallbacks_w, table.min_w[rows], self._node_cap_w[rows] - hosts_w)
         for place, i in enumerate(rows):
             node = table.nodes[i]
             if node.connected and table.ask(node, limits_w[place], fallbacks_w[place]):

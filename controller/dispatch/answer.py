@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from controller.dispatch.admission import admits
 from controller.dispatch.ai import demand_now_w, segments_of
 from controller.dispatch.arrays import Floats, Numbers
 from controller.dispatch.block import Solution
@@ -126,7 +127,7 @@ def _pool(
         most = min(pool.max_w, max(expected, pool.baseline_w + worthy))
     used = [s for s, w in zip(segments, given_w, strict=True) if w > 1.0]
     value = used[-1].value_usd_per_mwh if used else (full[0].value_usd_per_mwh if full else 0.0)
-    return PoolDecision(pool.name, most, expected, fallback, value)
+    return PoolDecision(pool.name, most, expected, fallback, value, admits(state, expected, held_back))
 
 
 def fallback_mining_w(site: SiteState, shapes: tuple[Shapes, ...], classes: tuple[ClassDecision, ...]) -> float:

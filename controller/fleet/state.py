@@ -18,6 +18,7 @@ from controller.dispatch.terms import Backlog, DemandCharge, Queue, WattStep
 from controller.events.calls import standing_ready
 from controller.events.windows import Orders
 from controller.fleet.backlogs import demanded, has_own, own_backlog, own_name, waiting_gpu_h
+from controller.fleet.curves import learned
 from controller.fleet.tables import SiteLive
 from controller.markets.ai_backlog import Piece
 from controller.markets.ai_queue import queue_of
@@ -235,26 +236,6 @@ def _pool(
         queue=queue_of(rollup) if rollup is not None else None,
     )
     return replace(state, backlog=own_name(terms.name, pool.name)) if has_own(state, rollup, own) else state
-
-
-def learned(pool: AiPool, rollup: pb.PoolRollup | None) -> AiPool:
-    """The pool with the curve that its site has learned; as declared where that makes no curve."""
-    if rollup is None or not rollup.curve:
-        return pool
-    wire = pool.to_proto()
-    del wire.curve[:]
-    wire.curve.extend(rollup.curve)
-    try:
-        return AiPool.from_proto(wire) if _fits(rollup, pool) else pool
-    except ValueError:
-        return pool
-
-
-def _fits(rollup: pb.PoolRollup, pool: AiPool) -> bool:
-    powers, ratios = [p.power_w for p in rollup.curve], [p.throughput_ratio for p in rollup.curve]
-    return (
-        powers[-1] <= 1.001 * pool.max_w and powers[0] > pool.baseline_w and min(ratios) >= 0.0 and max(ratios) <= 1.0
-    )
 
 
 def margin_usd_per_h(site: SiteState, rollup: pb.SiteRollup, hashprice_usd_per_ph_day: float) -> float | None:
