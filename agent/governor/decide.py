@@ -147,13 +147,15 @@ def _act(tick: _Tick, sensed: Sensed, standing: Standing, now: Estimate, orders:
             rise_w -= given_w
             over_w += given_w
     need_w = over_w - now.shed_credit_w
+    comes_w = sum(reading.comes_w for reading in sensed.pools)  # hosts wait for it: mining is shed, and nothing else
     if rise_w > 0.0 and pressing:
         # For room the cautious sum counts: too little would cost AI a second round through the meter's delay.
         room_soon_w = room_w + min(now.other_tail_w, max(0.0, -room_w))
-        need_w = max(need_w, rise_w - room_soon_w - now.soon_credit_w)
+        need_w = max(need_w, rise_w - room_soon_w - now.soon_credit_w - (comes_w if over_w > 0.0 else 0.0))
     short_w = 0.0
     if need_w > 0.0005 * policy.ceiling_w:
         short_w = _shed(tick, sensed, standing, limits, need_w, breach=over_w > 0.0)
+        short_w = max(0.0, short_w - comes_w) if over_w <= 0.0 else short_w
     short_w = max(short_w, _guard(tick, sensed, standing, now, limits))
     _economics(tick, sensed, standing, orders, now, open_wishes, target_w, over_w, rise_w)
     return short_w

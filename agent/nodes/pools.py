@@ -35,6 +35,7 @@ GOVERNOR_DEAD_S = 10.0  # a governor that has not held fallbacks for so long ren
 LOOK_S = 0.2  # how long what a host said waits before it may move others
 SETTLE_S = 5.0  # a silent host's lease that ran out is noticed within this
 FALLBACK_STEP_RATIO = 0.01
+ROOM_RATIO = 0.9  # of what a node may draw that is to come back
 
 
 class NodePools:
@@ -134,20 +135,20 @@ class NodePools:
     def read(self, now: Instant) -> Sequence[PoolReading]:
         """Newest reading per pool; power is None while no node of the pool tells it. Nothing silent counts zero."""
         table, wall, now_s = self.table, self.wall, now.monotonic_s
-        fresh, off_w = self.fresh(now_s), wall.off_w(now_s)
-        self._note_off(off_w, now_s)
-        allowed_w = self.allowed_w(now_s, off_w)
+        fresh, off = self.fresh(now_s), wall.off(now_s)
+        self._note_off(off, now_s)
+        allowed_w = self.allowed_w(now_s, off)
         tells = fresh[:, None] & table.told & ~table.lost & ~np.isnan(table.power_w)
         draw_w = np.where(tells, table.power_w, allowed_w)
         held = tells & table.held
         more_w = np.where(held, np.maximum(table.max_w - draw_w, 0.0), 0.0).sum(axis=1)
         known_w = np.where(tells, table.power_w, 0.0).sum(axis=1)
-        node_w, measured = wall.node_w(draw_w.sum(axis=1), known_w, fresh, off_w, now_s)
+        node_w, measured = wall.node_w(draw_w.sum(axis=1), known_w, fresh, now_s)
         present = (fresh[:, None] & table.told & ~table.lost).sum(axis=1)
         limit_w = allowed_w.sum(axis=1) + wall.hosts_w(now_s)
         readings = []
         for rows in (self._rows[n] for n in self._shown):
-            telling = bool(tells[rows].any() or not np.isnan(off_w[rows]).any())
+            telling = bool(tells[rows].any() or measured[rows].any())
             power_w = float(node_w[rows].sum())
             at_s = min((table.nodes[i].reported_at_s for i in rows if fresh[i]), default=now_s)
             readings.append(
@@ -163,17 +164,17 @@ class NodePools:
             )
         return readings
 
-    def allowed_w(self, now_s: float, off_w: Floats) -> Floats:
-        """What each GPU may draw [W]; `off_w` as the wall tells it."""
+    def allowed_w(self, now_s: float, off: Bools) -> Floats:
+        """What each GPU may draw [W]; `off`: nodes that the wall says are."""
         table = self.table
-        return np.where(table.used, self.wall.allowed_w(table.allowed_w(now_s, self.settings.lease_s), off_w), 0.0)
+        return np.where(table.used, self.wall.allowed_w(table.allowed_w(now_s, self.settings.lease_s), off), 0.0)
 
-    def _note_off(self, off_w: Floats, now_s: float) -> None:
+    def _note_off(self, off: Bools, now_s: float) -> None:
         """A node that went off leaves its share to others; one that is off no more has it back at once."""
-        off = {int(i) for i in np.flatnonzero(~np.isnan(off_w))}
-        for i in off - self._off:
+        found = {int(i) for i in np.flatnonzero(off)}
+        for i in found - self._off:
             self.table.switched_off(self.table.nodes[i])
-        moved, self._off = off ^ self._off, off
+        moved, self._off = found ^ self._off, found
         for pool in {self._pool_of[i] for i in moved}:
             self._settle(pool, now_s)
 
@@ -251,13 +252,13 @@ class NodePools:
         table, rows = self.table, self._rows[pool]
         live = np.array([table.nodes[i].connected for i in rows], bool)[:, None]
         takes = live & table.told[rows] & ~table.lost[rows] & table.settable[rows]
-        off_w = self.wall.off_w(now_s)
-        allowed_w = self.allowed_w(now_s, off_w)[rows]
+        off = self.wall.off(now_s)
+        allowed_w = self.allowed_w(now_s, off)[rows]
         host_w = float(self.wall.hosts_w(now_s)[rows].sum())
         limits_w = self._share(self._wanted_w[pool], pool, takes, allowed_w, host_w)
         fallback_most_w = np.minimum(table.fallback_in_force_w[rows], table.max_w[rows])
         # A silent host without a guard has no fallback that counts; one that is off has its own on its disk.
-        keeps = live | ~np.isnan(off_w[rows])[:, None]
+        keeps = live | off[rows][:, None]
         left_w = np.where(keeps & ~table.lost[rows], fallback_most_w, allowed_w)
         fallbacks_w = self._share(self._fallback_w[pool], pool, takes, left_w, host_w)
         hosts_w = np.array([table.nodes[i].gpu_count * self._pools[pool].host_w_per_gpu for i in rows])

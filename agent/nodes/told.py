@@ -10,8 +10,7 @@ from agent.nodes.pools import NodePools
 def told(pools: NodePools) -> dict[str, dict[str, object]]:
     """Every node: link, GPUs, power, what it may draw, fallback, wall power by its BMC [W]; None = not known."""
     table, now_s = pools.table, pools.now_s()
-    fresh, off_w = pools.fresh(now_s), pools.wall.off_w(now_s)
-    allowed_w = pools.allowed_w(now_s, off_w)
+    fresh, allowed_w = pools.fresh(now_s), pools.allowed_w(now_s, pools.wall.off(now_s))
     found: dict[str, dict[str, object]] = {}
     for node in table.nodes:
         i, watts = node.index, table.power_w[node.index]
@@ -19,9 +18,10 @@ def told(pools: NodePools) -> dict[str, dict[str, object]]:
         fallback_w = table.fallback_in_force_w[i][table.used[i]].sum()
         reader = pools.wall.reader(node)
         sample = None if reader is None else reader.fresh(now_s)
+        off = reader is not None and pools.wall.is_off(node, now_s)
         wall_w = node.host_power_w if fresh[i] and node.host_power_w is not None else None
         found[node.name] = {
-            "link": "connected" if node.connected else "down" if np.isnan(off_w[i]) else "off",
+            "link": "connected" if node.connected else "off" if off else "down",
             "gpus": node.gpu_count,
             "power_w": float(np.nansum(watts)) if tells else None,
             "limit_w": float(allowed_w[i][table.used[i]].sum()),

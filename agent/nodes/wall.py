@@ -1,8 +1,8 @@
 """What nodes draw at the wall, and which of them are off: their own figures, their BMCs', else the settings' share. Pure.
 
-A host's figure counts while it makes sense beside its GPUs. A node counts as off, and draws what its BMC reads, only while
-a fresh reading says both: power state off, and watts that no running host gets down to. The moment either is gone it
-counts as a silent node that may draw its most, since limits do not outlive a power cycle.
+A host's figure counts while it makes sense beside its GPUs. A node that does not report draws what its BMC reads, if that
+makes sense, and may draw what its limits allow. It counts as off only while a fresh reading says both: power state off, and
+watts that no running host gets down to. The moment either is gone it may draw its most: limits do not outlive a power cycle.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from agent.bmc.reader import BmcReader
+from agent.bmc.reader import BmcReader, BmcSample
 from agent.bmc.share import HostShare
 from agent.gpu.accounting import IDLE_W
 from agent.nodes.hosts import HostShares
@@ -65,16 +65,30 @@ class NodeWall:
         """More than this, and a host is running, whatever its power state says [W]."""
         return max(OFF_LEAST_W, OFF_RATIO * node.gpu_count * float(self._per_gpu_w[node.index]))
 
-    def off_w(self, now_s: float) -> Floats:
-        """What nodes draw that are off [W]; NaN for all others."""
+    def silent_w(self, now_s: float) -> Floats:
+        """What nodes draw that do not report, by their BMCs [W]; NaN where none tells, or what it tells makes no sense."""
         watts: Floats = np.full(len(self._table.nodes), np.nan)
-        for index, asked in self._asked.items():
-            node, sample = self._table.nodes[index], asked.reader.fresh(now_s)
-            if sample is None or sample.on is not False or node.connected or index in self.waking:
-                continue
-            if sample.power_w <= self.off_most_w(node):
+        for index in self._asked:
+            node = self._table.nodes[index]
+            sample = self._unconnected(node, now_s)
+            if sample is not None and (sample.on is False or sample.power_w > self.off_most_w(node)):
                 watts[index] = sample.power_w
         return watts
+
+    def off(self, now_s: float) -> Bools:
+        """Nodes that are off, without those that are charged already because they are to be switched on."""
+        found: Bools = np.zeros(len(self._table.nodes), bool)
+        for index in self._asked:
+            found[index] = index not in self.waking and self.is_off(self._table.nodes[index], now_s)
+        return found
+
+    def is_off(self, node: Node, now_s: float) -> bool:
+        """Whether power state and watts of a fresh reading say so, and no session is up."""
+        sample = self._unconnected(node, now_s)
+        return sample is not None and sample.on is False and sample.power_w <= self.off_most_w(node)
+
+    def _unconnected(self, node: Node, now_s: float) -> BmcSample | None:
+        return None if node.connected else self._asked[node.index].reader.fresh(now_s)
 
     def take(self, node: Node, now_s: float) -> bool:
         """After a report: what the host draws beside its GPUs; True when limits have to be shared out anew."""
@@ -98,15 +112,14 @@ class NodeWall:
             asked.share.take(sample.power_w, sample.read_at_s)
         return asked.share.share_w(now_s, asked.reader.settings.stale_s)
 
-    def node_w(
-        self, draw_w: Floats, known_w: Floats, fresh: Bools, off_w: Floats, now_s: float
-    ) -> tuple[Floats, Bools]:
+    def node_w(self, draw_w: Floats, known_w: Floats, fresh: Bools, now_s: float) -> tuple[Floats, Bools]:
         """Power by node [W], and where it was measured: `draw_w` is what GPUs are charged, `known_w` what they told."""
         own_w = np.array([self._own_w(node, known_w[node.index], now_s) for node in self._table.nodes])
         measured = fresh & (own_w >= LEAST_RATIO * known_w) & (own_w > 0.0)
+        silent_w = self.silent_w(now_s)
+        told = ~fresh & ~np.isnan(silent_w)
         modelled_w = draw_w + self.hosts_w(now_s)
-        off = ~np.isnan(off_w)
-        return np.where(off, off_w, np.where(measured, own_w, modelled_w)), measured | off
+        return np.where(told, silent_w, np.where(measured, own_w, modelled_w)), measured | told
 
     def _own_w(self, node: Node, known_w: float, now_s: float) -> float:
         if node.host_power_w is not None:
@@ -121,10 +134,9 @@ class NodeWall:
         """What a node that is off may draw more once it is on, before its limits are set [W]."""
         table, i = self._table, node.index
         most_w = float(table.max_w[i][table.used[i]].sum()) + float(self.hosts_w(now_s)[i])
-        standby_w = float(self.off_w(now_s)[i])
+        standby_w = float(self.silent_w(now_s)[i])
         return most_w - (0.0 if np.isnan(standby_w) else standby_w)
 
-    def allowed_w(self, allowed_w: Floats, off_w: Floats) -> Floats:
+    def allowed_w(self, allowed_w: Floats, off: Bools) -> Floats:
         """What GPUs may draw [W], with those of nodes that are off at what they draw idle: a boot takes no more."""
-        off = ~np.isnan(off_w)
         return np.where(off[:, None], np.minimum(allowed_w, IDLE_W), allowed_w)

@@ -108,13 +108,12 @@ class OffDesk:
         """A node as it is now."""
         now_s, side = self.clock.now().monotonic_s, self.ai.sides.get(self.pool_of(node.name))
         sample = self.reader_of(node).fresh(now_s)
-        quiet = sample is not None and sample.on is False and sample.power_w <= self.pools.wall.off_most_w(node)
         fresh = bool(self.pools.fresh(now_s)[node.index])
         back = fresh and node.asked_sequence > 0 and node.applied_sequence == node.asked_sequence
         state = None if order is None else order.state
         return Seen(
             sample,
-            quiet and not node.connected,
+            self.pools.wall.is_off(node, now_s),
             node.connected,
             back,
             side is not None and side.power is not None and side.may_raise and self.ai.acts,
@@ -250,7 +249,7 @@ class OffDesk:
             order.commanded_s, order.detail = self.clock.now().monotonic_s, ""
         except BmcTrouble as error:
             order.detail = str(error)
-            order.state, order.commanded_s = OffState.WANTS_ROOM, self.clock.now().monotonic_s  # again, and room anew
+            order.state, order.tried_s = OffState.WANTS_ROOM, self.clock.now().monotonic_s  # again, and room anew
             self._mirror()
             log.warning("node not switched on", node=order.node, why=str(error))
         reader.hurry()

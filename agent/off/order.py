@@ -71,6 +71,7 @@ class OffOrder:
     before_w: float = 0.0
     delivered_w: float = 0.0
     commanded_s: float = float("-inf")
+    tried_s: float = float("-inf")  # to switch it on, in vain
     looked_s: float = float("-inf")
     empty_since_s: float | None = None
     waking_since_s: float = float("-inf")
@@ -124,7 +125,7 @@ def decide(order: OffOrder, seen: Seen, now: Instant) -> Do:
         case OffState.OFF if order.over(now):
             order.state = OffState.WANTS_ROOM
             return Do.ASK_ROOM
-        case OffState.WANTS_ROOM if seen.may_raise and seen.room and now.monotonic_s - order.commanded_s >= RETRY_S:
+        case OffState.WANTS_ROOM if seen.may_raise and seen.room and now.monotonic_s - order.tried_s >= RETRY_S:
             order.state, order.waking_since_s = OffState.WAKING, now.monotonic_s
             return Do.CHARGE
         case OffState.WAKING if seen.may_raise and seen.within:

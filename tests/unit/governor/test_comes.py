@@ -10,6 +10,8 @@ import pytest
 from agent.backends import PoolReading
 from agent.governor.state import Orders
 from gridpivot.clock import Instant
+from gridpivot.curves import gpu_pool
+from gridpivot.vocabulary import AiPriority
 from tests.unit.governor.conftest import Rig
 
 pytestmark = pytest.mark.unit
@@ -54,9 +56,6 @@ def test_no_room_is_made_while_nothing_may_be_raised(rig: Rig) -> None:
 
 
 def test_no_room_is_made_past_what_the_plan_lets_a_pool_have() -> None:
-    from gridpivot.curves import gpu_pool
-    from gridpivot.vocabulary import AiPriority
-
     rig = Rig(pools=(gpu_pool("training", AiPriority.STANDARD, 300),))
     rig.run(30)
     cap_w = 0.6 * rig.world.pools[0].max_w
@@ -64,3 +63,14 @@ def test_no_room_is_made_past_what_the_plan_lets_a_pool_have() -> None:
     wants(rig, 0.3)
     rig.run(40)
     assert rig.world.pools[0].limit_w <= 1.02 * cap_w
+
+
+def test_a_host_that_waits_in_vain_is_no_shortage_and_costs_nobody_anything() -> None:
+    rig = Rig(devices=4, pools=(gpu_pool("training", AiPriority.STANDARD, 300),), ai_ratio=0.9)
+    rig.run(60)
+    at_s, before_w = rig.now_s, rig.world.pools[0].limit_w
+    wants(rig, 0.09)
+    rig.run(60)
+    assert all(actions.picture.shed_short_w == 0.0 for actions in rig.since(at_s))
+    assert rig.world.pools[0].limit_w >= before_w - 1.0
+    assert rig.excess_ratio(at_s) <= 0.0
