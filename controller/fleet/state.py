@@ -17,7 +17,7 @@ from controller.dispatch.inputs import ClassState, FleetState, PoolState, PriceS
 from controller.dispatch.terms import Backlog, DemandCharge, Queue, WattStep
 from controller.events.calls import standing_ready
 from controller.events.windows import Orders
-from controller.fleet.backlogs import demanded, has_own, own_backlog, own_name, waiting_gpu_h
+from controller.fleet.backlogs import aged, demanded, has_own, own_backlog, own_name, waiting_gpu_h
 from controller.fleet.curves import learned
 from controller.fleet.tables import SiteLive
 from controller.markets.ai_backlog import Piece
@@ -96,7 +96,10 @@ def fleet_state(
     """
     hashprice, _ = book.hashprice(now)
     waiting = waiting_gpu_h((terms.pools, live.rollup) for terms, live in sites)
-    known = backlogs_now(backlogs, waiting, speed)
+    at_unix_s = book.data_unix_s(now)
+    known = tuple(
+        aged(b, _pieces(b.name, sites, memory), at_unix_s, speed) for b in backlogs_now(backlogs, waiting, speed)
+    )
     states = tuple(
         replace(
             _site(terms, live, book, orders, now, speed, {b.name for b in known}, memory),
@@ -106,8 +109,22 @@ def fleet_state(
         if live.inventory_hash and live.rollup is not None
     )
     rollups = {live.name: live.rollup for _, live in sites if live.rollup is not None}
-    own = _own_backlogs(states, rollups, book.data_unix_s(now), speed, memory)
+    own = _own_backlogs(states, rollups, at_unix_s, speed, memory)
     return FleetState(states, hashprice, fleet_floor_hs, speed, (*known, *own))
+
+
+def _pieces(
+    backlog: str, sites: Sequence[tuple[SiteTerms, SiteLive]], memory: Memory | None
+) -> list[tuple[Piece, ...] | None]:
+    """Work of the pools that tell what waits for a backlog of the settings, by when it came."""
+    if memory is None:
+        return []
+    return [
+        memory.waited(live.name, pool.name)
+        for terms, live in sites
+        for pool in (live.rollup.pools if live.rollup is not None else ())
+        if (own := terms.pools.get(pool.name)) is not None and own.backlog == backlog and pool.HasField("backlog_gpu_h")
+    ]
 
 
 def _own_backlogs(
