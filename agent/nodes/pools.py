@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import structlog
 
 from agent.backends import ClockState, PoolReading
 from agent.bmc.reader import BmcReader
-from agent.gpu.accounting import IDLE_W
+from agent.nodes.declared import declare, more_than_declared
 from agent.nodes.limits import node_clocks, node_limits
 from agent.nodes.reports import Board, NodeReading
 from agent.nodes.sharing import capped_w, shared_out_w, steady_w
@@ -25,7 +24,6 @@ from agent.nodes.table import Node, NodeTable
 from agent.nodes.wall import NodeWall
 from agent.settings import GpuPoolSettings, NodesSettings
 from gridpivot.clock import Clock, Instant
-from gridpivot.curves import AiPool, PoolNode, gpu_pool
 from gridpivot.link.gpu_columns import Bools, Floats
 from gridpivot.v1 import node_pb2 as pb
 
@@ -70,7 +68,7 @@ class NodePools:
         self._off: set[int] = set()
         # A pool of which nothing is known yet is none; its nodes may come, so that the next start knows them.
         self._shown = [n for n in range(len(self._pools)) if self.table.used[self._rows[n]].any()]
-        self.declared = tuple(self._declare(n) for n in self._shown)
+        self.declared = tuple(declare(self._pools[n], self.table, self._rows[n]) for n in self._shown)
         self.missing = [
             f"node {node.name}: never seen, and its pool does not say gpus_per_node: it is not counted before it comes"
             for node in nodes
@@ -86,31 +84,6 @@ class NodePools:
         self.on_boards: Callable[[], None] = lambda: None
         self.node_counters: dict[str, dict[str, int]] = {"reports": {}, "sessions": {}, "limits": {}}
 
-    def _declare(self, number: int) -> AiPool:
-        own, rows, table = self._pools[number], self._rows[number], self.table
-        used = table.used[rows]
-        max_w = float(table.max_w[rows][used].mean())
-        min_w = min(float(table.min_w[rows][used].mean()), 0.99 * max_w)  # a curve needs two ends
-        pool = gpu_pool(
-            own.name,
-            own.priority,
-            int(used.sum()),
-            gpu_max_w=max_w,
-            gpu_min_w=min_w,
-            gpu_idle_w=min(IDLE_W, min_w),
-            host_w_per_gpu=own.host_w_per_gpu,
-        )
-        return replace(
-            pool, nodes=tuple(self._declare_node(i, own.host_w_per_gpu) for i in rows if table.used[i].any())
-        )
-
-    def _declare_node(self, index: int, host_w_per_gpu: float) -> PoolNode:
-        node, table = self.table.nodes[index], self.table
-        used = table.used[index]
-        gpus_w = (float(table.min_w[index][used].sum()), float(table.max_w[index][used].sum()))
-        host_w = node.gpu_count * host_w_per_gpu
-        return PoolNode(node.name, node.gpu_count, host_w + min(gpus_w), host_w + gpus_w[1])
-
     @property
     def node_pools(self) -> NodePools:
         """For metrics: which of a site's sources of pools has nodes."""
@@ -118,9 +91,8 @@ class NodePools:
 
     def late(self) -> list[str]:
         """Pools that have more GPUs by now than they were declared with."""
-        counts = {own.name: own.gpu_count for own in self.declared}
         used = {pool.name: int(self.table.used[rows].sum()) for pool, rows in zip(self._pools, self._rows, strict=True)}
-        return [name for name, count in used.items() if count > counts.get(name, 0)]
+        return more_than_declared(self.declared, used)
 
     def now_s(self) -> float:
         """The present moment [monotonic s]."""
