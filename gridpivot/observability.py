@@ -56,8 +56,8 @@ def configure(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(number)
-    # aiosqlite logs every statement, alembic every migration step: debug, not news.
-    for chatty in ("aiosqlite", "alembic", "asyncio"):
+    # aiosqlite logs every statement, alembic every migration step, httpx every request: debug, not news.
+    for chatty in ("aiosqlite", "alembic", "asyncio", "httpx"):
         logging.getLogger(chatty).setLevel(max(number, logging.WARNING))
     structlog.configure(
         processors=[

@@ -104,7 +104,7 @@ class Redfish:
         status, found, headers = await self._send("POST", place, login, {})
         token = headers.get("x-auth-token")
         if not 200 <= status < 300 or not token:
-            # iLO answers 400 to a wrong password; some say 403, the specification 401.
+            # The specification says 401 to a wrong password; BMCs say 400 and 403 too.
             word = BmcOutcome.UNAUTHORISED if status in (400, 401, 403) else _WORDS.get(status, BmcOutcome.GARBLED)
             raise BmcTrouble(word, f"{self._url}: no session for {self._settings.username}: {status} {_said(found)}")
         where = headers.get("location") or found.get("@odata.id")

@@ -136,7 +136,7 @@ def environment_w(body: Mapping[str, Any]) -> float | None:
 def power_control_w(body: Mapping[str, Any]) -> float | None:
     """Of a Power [W]: the largest PowerConsumedWatts of its entries; None when it tells none.
 
-    Entries of one chassis are the whole and its parts (Lenovo and others list CPUs and memory beside the server), so that
+    Entries of one chassis are the whole and its parts (Lenovo lists CPUs and memory beside the server), so that
     a sum would count watts twice, and the largest is the whole.
     """
     entries = body.get("PowerControl")

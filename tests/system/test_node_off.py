@@ -21,7 +21,7 @@ import trustme
 from agent.bmc.trust import fingerprint
 from agent.local_control import ask
 from sim.meter import SimMeter
-from sim.redfish import SimBmc, SimHost
+from sim.redfish.bmc import SimBmc, SimHost
 from sim.tls_port import TlsPort
 from tests.system.test_node import GPUS, HOST_W, NODES, Place, until
 

@@ -13,7 +13,7 @@ import trustme
 
 from agent.bmc.settings import BmcSettings
 from agent.bmc.trust import fingerprint
-from sim.redfish import SimBmc, SimHost
+from sim.redfish.bmc import SimBmc, SimHost
 from sim.tls_port import TlsPort
 
 

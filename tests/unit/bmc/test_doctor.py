@@ -9,7 +9,7 @@ import pytest
 
 from agent.bmc.doctor import bmc_check
 from gridpivot.shapes import CheckFigures
-from sim.redfish import CHASSIS
+from sim.redfish.bmc import CHASSIS
 from tests.unit.bmc.conftest import Rack
 
 pytestmark = pytest.mark.unit

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from sim.redfish import CHASSIS, SYSTEM
+from sim.redfish.bmc import CHASSIS, SYSTEM
 from tests.unit.bmc.conftest import Rack
 
 with warnings.catch_warnings():

@@ -8,7 +8,7 @@ from agent.bmc.outcomes import BmcOutcome, BmcTrouble
 from agent.bmc.reader import BmcReader, BmcSample, pause_after_s
 from agent.bmc.settings import BmcSettings
 from gridpivot.clock import SystemClock
-from sim.redfish import CHASSIS, SYSTEM, environment, power
+from sim.redfish.bmc import CHASSIS, SYSTEM, environment, power
 from tests.unit.bmc.conftest import Rack
 
 pytestmark = pytest.mark.unit

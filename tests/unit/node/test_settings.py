@@ -14,6 +14,8 @@ from gridpivot.settings import load
 
 pytestmark = pytest.mark.unit
 
+BMC = 'url = "https://10.0.0.21"\nusername = "meter"\npassword_file = "/etc/gridpivot/bmc.password"\n'
+
 PAGE = Path(__file__).resolve().parents[3] / "docs/nodes.md"
 
 
@@ -39,6 +41,19 @@ def test_examples_of_the_page_load(tmp_path: Path) -> None:
         ('[[gpu.pools]]\nname = "p"\nnodes = ["a"]\n[[gpu.pools]]\nname = "q"\nnodes = ["a"]', "stands in two pools"),
         ('[[gpu.pools]]\nname = "p"\nnodes = ["a"]\nuuids = ["GPU-1"]', "one of nodes, uuids and dcgm"),
         ('[nodes]\nlisten = "7445"', "listen"),
+        (f"[bmc]\n{BMC}", "[[gpu.pools.bmcs]]"),
+        (f'role = "node"\nnode = "a"\n[gpu]\nhost_power_file = "/run/watts"\n[bmc]\n{BMC}', "measured in one way"),
+        (f'role = "node"\nnode = "a"\n[bmc]\n{BMC}pin_sha256 = "12"', "64 hex digits"),
+        (
+            f'role = "node"\nnode = "a"\n[bmc]\n{BMC}pin_sha256 = "{"ab" * 32}"\nca_file = "/ca"',
+            "pin_sha256 and ca_file",
+        ),
+        (f'role = "node"\nnode = "a"\n[bmc]\n{BMC.replace("https", "http")}', "url"),
+        (
+            f'[[gpu.pools]]\nname = "p"\nnodes = ["a"]\n[[gpu.pools.bmcs]]\nnode = "b"\n{BMC}',
+            "'b', which is not in nodes",
+        ),
+        (f'[[gpu.pools]]\nname = "p"\n[[gpu.pools.bmcs]]\nnode = "b"\n{BMC}', "GPUs of this machine"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_in_one_line(tmp_path: Path, text: str, said: str) -> None:

@@ -29,7 +29,7 @@ from agent.off.order import OffOrder, OffState
 from agent.settings import GpuPoolSettings, NodesSettings
 from gridpivot.clock import Instant
 from gridpivot.vocabulary import AiPriority, EventKind
-from sim.redfish import SimBmc, SimHost
+from sim.redfish.bmc import SimBmc, SimHost
 from sim.tls_port import TlsPort
 from tests.unit.node.site_of_nodes import FakeNode
 

@@ -1,0 +1,1 @@
+"""A BMC that does not exist, over Redfish."""
