@@ -80,7 +80,7 @@ def list_nodes(config: Config = None, state_dir: StateDir = None, as_json: Json 
             escape(one.pool or "none"),
             one.state,
             "" if one.certificate_ends_at is None else f"{one.certificate_ends_at:%Y-%m-%d}",
-            one.link or "unknown",
+            (one.link or "unknown") if one.order is None else f"{one.link}, {one.order}",
             "unknown" if one.gpus is None else str(one.gpus),
             "unknown" if one.power_w is None else f"{one.power_w:.0f} W",
             "unknown" if one.wall_w is None else f"{one.wall_w:.0f} W",
@@ -120,6 +120,14 @@ def listed(settings: AgentSettings) -> NodesShape:
         live: dict[str, Any] = ask(settings.state_dir, {"op": "nodes"}).get("nodes", {})
     except GridpivotError:
         live = {}  # no agent runs here
+    try:
+        orders = ask(settings.state_dir, {"op": "node_orders"})["orders"]
+    except GridpivotError:
+        orders = []  # or none of its nodes can be switched off
+    for one in orders:
+        ends = one["ends_unix_s"]
+        ends_at = None if ends is None else dt.datetime.fromtimestamp(ends, dt.UTC)
+        live.setdefault(one["node"], {}).update(order=one["state"], order_ends_at=ends_at)
     figures = []
     for name in sorted({*pools, *(row.node for row in book.certificates), *(row.node for row in book.tokens)}):
         row = book.newest(name)

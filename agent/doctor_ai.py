@@ -36,9 +36,9 @@ def _bmcs(pool: GpuPoolSettings) -> list[CheckFigures]:
     """Each BMC once; those of nodes are to switch them too."""
     if not pool.bmcs:
         return []
-    from agent.bmc.doctor import bmc_check
+    from agent.bmc.doctor import bmc_checks
 
-    return [bmc_check(one.node, one, switches=bool(pool.nodes) and not one.shutdown_command) for one in pool.bmcs]
+    return bmc_checks([(one.node, one, bool(pool.nodes) and not one.shutdown_command) for one in pool.bmcs])
 
 
 def _gpus(settings: AgentSettings) -> CheckFigures:

@@ -32,6 +32,8 @@ class NodeFigures(Figures):
     power_w: float | None = None
     limit_w: float | None = None
     wall_w: float | None = None  # by its BMC or outlet; null = nothing measures it now
+    order: str | None = None  # how far an order to be off is: checking, stopping, off, wants_room, waking, starting
+    order_ends_at: datetime | None = None  # null with an order = until node on
     fallback_w: float | None = None  # what its GPUs come down to when the link is gone; null = it has not told them all
 
 

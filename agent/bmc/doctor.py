@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from agent.bmc.outcomes import BmcOutcome, BmcTrouble
 from agent.bmc.reader import BmcReader
@@ -10,12 +11,23 @@ from agent.bmc.settings import BmcSettings
 from gridpivot.clock import SystemClock
 from gridpivot.shapes import CheckFigures
 
+AT_ONCE = 16
 LOOK_S = 30.0  # a first look follows a dozen links, and a BMC may need seconds for each
 
 
-def bmc_check(host: str, settings: BmcSettings, *, switches: bool = False) -> CheckFigures:
-    """Ask once. `switches`: it is to switch its host off and on too."""
-    return asyncio.run(_look(host, settings, switches))
+def bmc_checks(asked: Sequence[tuple[str, BmcSettings, bool]]) -> list[CheckFigures]:
+    """Each BMC once, some at a time: (host, settings, whether it is to switch its host off and on too)."""
+
+    async def all_of_them() -> list[CheckFigures]:
+        turn = asyncio.Semaphore(AT_ONCE)
+
+        async def one(host: str, settings: BmcSettings, switches: bool) -> CheckFigures:
+            async with turn:
+                return await _look(host, settings, switches)
+
+        return await asyncio.gather(*(one(*line) for line in asked))
+
+    return asyncio.run(all_of_them())
 
 
 async def _look(host: str, settings: BmcSettings, switches: bool) -> CheckFigures:

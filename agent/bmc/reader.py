@@ -19,6 +19,7 @@ from agent.bmc.settings import BmcSettings
 from gridpivot.clock import Clock
 
 log = structlog.get_logger("agent.bmc")
+HURRY_S = 5.0  # between looks that somebody asked for
 LONGEST_PAUSE_S = 300.0  # between tries at a BMC that fails; it may be rebooting, or have locked us out
 
 
@@ -47,6 +48,7 @@ class BmcReader:
         self._found: Found | None = None
         self._sample: BmcSample | None = None
         self._hurry = asyncio.Event()
+        self._looked_s = float("-inf")
         self.outcome: BmcOutcome | None = None  # None = never asked
         self.detail = ""
         self.counts: Counter[str] = Counter()
@@ -79,12 +81,14 @@ class BmcReader:
             pass
 
     def hurry(self) -> None:
-        """Look again now: something was asked of the host."""
-        self._hurry.set()
+        """Look again soon: something was asked of the host. A BMC that fails keeps its pause: it may have locked us out."""
+        if self.outcome is BmcOutcome.OK and self._clock.now().monotonic_s - self._looked_s >= HURRY_S:
+            self._hurry.set()
 
     async def look(self) -> bool:
         """One reading; False when there was none, and `outcome` says why."""
         outcome, detail = BmcOutcome.OK, ""
+        self._looked_s = self._clock.now().monotonic_s
         try:
             self._sample = await self.read()
         except BmcTrouble as error:

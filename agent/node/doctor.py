@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from agent.bmc.doctor import bmc_check
+from agent.bmc.doctor import bmc_checks
 from agent.doctor_ai import gpu_guard_check
 from agent.gpu.bindings import load_bindings
 from agent.gpu.nvml import NvmlReader
@@ -74,7 +74,7 @@ def _gpus(settings: AgentSettings) -> CheckFigures:
 def _host(settings: AgentSettings) -> CheckFigures:
     if settings.bmc is not None:
         assert settings.node is not None
-        return bmc_check(settings.node, settings.bmc)
+        return bmc_checks([(settings.node, settings.bmc, False)])[0]
     found = host_power(settings.gpu)
     if found is None:
         detail = "nothing measures this host: the site models it from its GPUs and host_w_per_gpu"

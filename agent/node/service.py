@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import structlog
 
+from agent.bmc.outcomes import BmcOutcome
 from agent.bmc.reader import BmcReader
 from agent.frame import Part, Round, keep_status, run_parts, serve_pages, serve_rounds
 from agent.gpu.bindings import load_bindings
@@ -83,7 +84,7 @@ async def _serve_once(run: Round, clock: Clock) -> None:
     parts: list[Part] = [
         gpus.nvml.run,
         gpus.watch,
-        lambda: keep_status(settings.state_dir, lambda: node_status(settings, gpus, link, certificate, clock)),
+        lambda: keep_status(settings.state_dir, lambda: node_status(settings, gpus, link, certificate, bmc, clock)),
     ]
     parts += [] if link is None else [link.run]
     parts += [] if bmc is None else [bmc.run]
@@ -118,6 +119,7 @@ def node_status(
     gpus: NodeGpus,
     link: NodeLink | None,
     certificate: CertificateState | None,
+    bmc: BmcReader | None,
     clock: Clock,
 ) -> AgentStatusShape:
     """How the node stands, in the shape of `gridpivot-agent status`."""
@@ -132,6 +134,8 @@ def node_status(
         notes.append(f"no lease: {len(gpus.lease.fallback_w)} GPUs are held to their fallbacks")
     if gpus.trouble:
         notes.append(f"fallbacks: {gpus.trouble}")
+    if bmc is not None and bmc.outcome not in (None, BmcOutcome.OK):
+        notes.append(f"BMC: {bmc.detail}")
     if certificate is not None and certificate.trouble:
         notes.append(f"certificate: {certificate.trouble}")
     ends_s = None if certificate is None else certificate.not_after_unix_s

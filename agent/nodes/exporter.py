@@ -26,7 +26,7 @@ def node_metrics(pools: Pools) -> Iterator[Metric]:
     expected = GaugeMetricFamily("gridpivot_node_gpus_expected", "GPUs of a node that are charged", labels=["node"])
     if found is not None:
         table, now_s = found.table, found.now_s()
-        allowed_w = np.where(table.used, table.allowed_w(now_s, found.settings.lease_s), 0.0).sum(axis=1)
+        allowed_w = found.allowed_w(now_s, found.wall.off(now_s)).sum(axis=1)
         fresh = found.fresh(now_s)
         answer = (table.told & ~table.lost).sum(axis=1)
         for node in table.nodes:

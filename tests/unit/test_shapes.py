@@ -305,7 +305,15 @@ EXAMPLES: dict[str, Document] = {
         site="falcon-1",
         nodes=[
             {"node": "gpu-1", "pool": "train", "state": "valid", "certificate_ends_at": NOON, "link": "connected"}
-            | {"gpus": 8, "power_w": 4100.0, "limit_w": 5600.0, "wall_w": 7300.0, "fallback_w": 2400.0},
+            | {
+                "gpus": 8,
+                "power_w": 4100.0,
+                "limit_w": 5600.0,
+                "wall_w": 7300.0,
+                "order": "checking",
+                "order_ends_at": NOON,
+                "fallback_w": 2400.0,
+            },
             {"node": "gpu-2", "pool": "train", "state": "invited"},
         ],
     ),

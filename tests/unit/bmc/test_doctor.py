@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.bmc.doctor import bmc_check
+from agent.bmc.doctor import bmc_checks
 from gridpivot.shapes import CheckFigures
 from sim.redfish.bmc import CHASSIS
 from tests.unit.bmc.conftest import Rack
@@ -16,7 +16,8 @@ pytestmark = pytest.mark.unit
 
 
 async def check(rack: Rack, switches: bool = False, **changed: Any) -> CheckFigures:
-    return await asyncio.to_thread(bmc_check, "gpu-001", rack.settings(**changed), switches=switches)
+    (found,) = await asyncio.to_thread(bmc_checks, [("gpu-001", rack.settings(**changed), switches)])
+    return found
 
 
 async def test_a_bmc_that_tells_power_is_shown_with_where_it_tells_it(rack: Rack) -> None:
@@ -59,3 +60,12 @@ async def test_a_bmc_that_cannot_shut_down_gracefully_is_a_warning_where_that_is
     found = await check(rack, switches=True)
     assert found.outcome == "warning"
     assert "shutdown_command" in (found.remedy or "")
+
+
+async def test_many_bmcs_are_asked_beside_each_other_and_told_in_order(rack: Rack) -> None:
+    gone = rack.settings(url="https://127.0.0.1:1")
+    asked = [("a", rack.settings(auth="basic"), False), ("b", gone, False), ("c", rack.settings(auth="basic"), False)]
+    found = await asyncio.to_thread(bmc_checks, asked)
+    assert [(check.name, check.outcome) for check in found] == [
+        ("BMC of a", "ok"), ("BMC of b", "failed"), ("BMC of c", "ok"),
+    ]  # fmt: skip

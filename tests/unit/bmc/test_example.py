@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.bmc.doctor import bmc_check
+from agent.bmc.doctor import bmc_checks
 from agent.settings import AgentSettings
 from gridpivot.settings import load
 from tests.conftest import ROOT
@@ -41,7 +41,7 @@ def test_the_stand_in_prints_settings_with_which_it_is_read(tmp_path: Path) -> N
             table = "".join(process.stdout.readline() for _ in range(5))
             made = settings_of(tmp_path / "agent.toml", f'site = "falcon-1"\nrole = "node"\nnode = "gpu-001"\n{table}')
             assert made.bmc is not None
-            found = bmc_check("gpu-001", made.bmc)
+            (found,) = bmc_checks([("gpu-001", made.bmc, False)])
         finally:
             process.kill()
     assert found.outcome == "ok", found

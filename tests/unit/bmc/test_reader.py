@@ -10,6 +10,7 @@ from agent.bmc.settings import BmcSettings
 from gridpivot.clock import SystemClock
 from sim.redfish.bmc import CHASSIS, SYSTEM, environment, power
 from tests.unit.bmc.conftest import Rack
+from tests.unit.node.site_of_nodes import HandClock
 
 pytestmark = pytest.mark.unit
 
@@ -256,3 +257,21 @@ def test_a_bmc_that_fails_is_asked_less_often_and_a_wrong_password_hardly_ever(
     outcome: str, failures: int, pause_s: float
 ) -> None:
     assert pause_after_s(BmcOutcome(outcome), failures, 10.0) == pause_s
+
+
+async def test_who_is_in_a_hurry_still_leaves_a_bmc_five_seconds_and_a_failing_one_its_pause(rack: Rack) -> None:
+    clock = HandClock()
+    reader = BmcReader("gpu-001", rack.settings(), clock)
+    await reader.look()
+    reader.hurry()
+    assert not reader._hurry.is_set()
+    clock.s += 5.0
+    reader.hurry()
+    assert reader._hurry.is_set()
+    reader._hurry.clear()
+    rack.bmc.changes[SYSTEM] = 401
+    await reader.look()
+    clock.s += 60.0
+    reader.hurry()
+    assert reader.outcome is BmcOutcome.UNAUTHORISED and not reader._hurry.is_set()
+    await reader.close()
