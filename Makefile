@@ -40,7 +40,7 @@ chaos: .venv/dev.stamp ## every fault against a real controller (CHAOS_ARGS="--s
 bench-%: .venv/dev.stamp ## bench-governor, -ingest, -metrics, -dispatch, -forecast, -regret, -asic, -nvml, -scan, -nodes, -link, -ceiling, -emerald, -demand: last line is one JSON object
 	@$(PY) tests/bench/bench_$*.py
 
-test-gpu: .venv/dev.stamp ## on a machine with an NVIDIA board: reads, limits with read-back, how long a cap takes; puts limits back
+test-gpu: .venv/dev.stamp ## on a machine with an NVIDIA board: reads, limits with read-back, how long a cap and a clock lock take; puts both back
 	@$(PY) tests/bench/bench_nvml.py
 	@$(PY) tests/bench/bench_cap.py
 

@@ -139,6 +139,15 @@ class Fallbacks(Protocol):
         ...
 
 
+@runtime_checkable
+class NodeFallbacks(Protocol):
+    """Pools over nodes whose fallbacks a plan may lower, node by node."""
+
+    def cap_fallbacks(self, by_pool: Mapping[str, Mapping[str, float]], now: Instant) -> None:
+        """No node of these falls back to more than this [W at the wall], by pool and node; returns at once."""
+        ...
+
+
 class Meter(Protocol):
     """The site meter."""
 

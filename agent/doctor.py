@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 import time
 from pathlib import Path
 
 from agent.doctor_ai import ai_checks
+from agent.reaching import CONNECT_DEADLINE_S, reach
 from agent.settings import AgentSettings
 from gridpivot.errors import GridpivotError
 from gridpivot.shapes import CheckFigures, DoctorShape
 
-CONNECT_DEADLINE_S = 3.0
 YEAR_2025_UNIX_S = 1_735_689_600.0
 
 
@@ -100,20 +99,6 @@ def _identity(settings: AgentSettings) -> CheckFigures:
     return CheckFigures(
         name="identity", outcome="ok", detail=f"certificate good for {days:.0f} days, {len(keys)} planner keys"
     )
-
-
-def reach(name: str, address: str, port: int) -> CheckFigures:
-    """Whether somebody takes a TCP connection there."""
-    try:
-        with socket.create_connection((address, port), timeout=CONNECT_DEADLINE_S):
-            return CheckFigures(name=name, outcome="ok", detail=f"{address}:{port} answers")
-    except OSError as error:
-        return CheckFigures(
-            name=name,
-            outcome="failed",
-            detail=f"{address}:{port}: {error}",
-            remedy="check address, cable and firewall (outbound TCP)",
-        )
 
 
 def _controller(settings: AgentSettings) -> CheckFigures:

@@ -20,7 +20,7 @@ from agent.ai.local import ai_handlers
 from agent.ai.reports import add_levers
 from agent.ai.site_side import AiSide
 from agent.ai.targets import capped
-from agent.backends import PoolReading, RowArray, SiteInventory
+from agent.backends import NodeFallbacks, PoolReading, RowArray, SiteInventory
 from agent.by_hand import ByHand
 from agent.commissioner import Commissioner
 from agent.energy import Counter
@@ -269,6 +269,9 @@ class SiteAgent:
         pools = self.inventory.pools
         watts = fallbacks_w(pools, self.book.fallback_w(), actions.picture, self.policy, orders.ceiling_w)
         slow = [rise.take(w, now.monotonic_s) for rise, w in zip(self._fallback_rise, watts, strict=True)]
+        nodes = getattr(self.hardware.pools, "node_pools", None)
+        if isinstance(nodes, NodeFallbacks):
+            nodes.cap_fallbacks(self.book.node_fallbacks_w(), now)
         fallbacks.hold(slow, now)
 
     def _switch(self, actions: Actions) -> None:

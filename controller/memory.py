@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 
 from controller.dispatch.terms import DemandCharge, Queue, WattStep
 from controller.fleet.tables import Fleet, SiteLive
-from controller.markets.ai_backlog import Piece, waited
+from controller.markets.ai_backlog import DEFER_S, Piece, waited
 from controller.markets.ai_demand import QUARTER_S, DemandSample, forecast_demand, habit_w, remembered
-from controller.markets.ai_queue import forecast_from_queue, queue_of
+from controller.markets.ai_queue import forecast_from_queue
 from controller.markets.billing import Billing, EnergyReading, demand_charge, metered
 from controller.markets.book import MarketBook
 from controller.store.peaks import PeakRow, Peaks
@@ -84,9 +84,9 @@ class SiteMemory:
             key = (live.name, pool.name)
             wanted = pool.demand_w if pool.HasField("demand_w") else None
             self._habits[key] = remembered(self._habits.get(key, ()), at_unix_s, wanted)
-            queue = queue_of(pool)
-            waits_gpu_h = None if queue is None else queue.deferrable_gpu_h
-            self._waited[key] = waited(self._waited.get(key), waits_gpu_h, at_unix_s, pool.defer_within_s)
+            waits_gpu_h = pool.backlog_gpu_h if pool.HasField("backlog_gpu_h") else None
+            defer_s = pool.defer_within_s if pool.HasField("defer_within_s") else DEFER_S
+            self._waited[key] = waited(self._waited.get(key), waits_gpu_h, at_unix_s, defer_s)
 
     def demand_charge(self, site: str, region: str, now: Instant) -> DemandCharge | None:
         """The charge on a new peak as dispatch wants it; None where the tariff has none."""

@@ -11,6 +11,7 @@ from gridpivot import shapes
 from gridpivot.shapes import utc
 from gridpivot.shapes_site import EnergyFigures, SiteShape
 from gridpivot.v1 import operator_pb2 as op
+from gridpivot.v1 import plan_pb2
 from gridpivot.v1 import telemetry_pb2 as pb
 from gridpivot.vocabulary import COMMANDABLE_MODES, DeviceState
 
@@ -139,7 +140,6 @@ def plan_shape(site: str, answer: op.GetPlanResponse) -> shapes.PlanShape:
         return shapes.PlanShape(site=site, statuses=statuses)
     plan = answer.plan
     class_fields = tuple(shapes.ClassTargetFigures.model_fields)
-    pool_fields = tuple(shapes.PoolTargetFigures.model_fields)
     return shapes.PlanShape(
         site=plan.site,
         epoch=plan.epoch,
@@ -155,7 +155,7 @@ def plan_shape(site: str, answer: op.GetPlanResponse) -> shapes.PlanShape:
         fallback_ceiling_w=plan.fallback.ceiling_w,
         reason=plan.reason,
         classes=[shapes.ClassTargetFigures(**{f: getattr(c, f) for f in class_fields}) for c in plan.classes],
-        pools=[shapes.PoolTargetFigures(**{f: getattr(p, f) for f in pool_fields}) for p in plan.pools],
+        pools=[_pool_target(p) for p in plan.pools],
         events=[
             shapes.WindowFigures(
                 event_id=e.event_id,
@@ -167,6 +167,15 @@ def plan_shape(site: str, answer: op.GetPlanResponse) -> shapes.PlanShape:
             for e in plan.events
         ],
         statuses=statuses,
+    )
+
+
+def _pool_target(pool: plan_pb2.PoolTarget) -> shapes.PoolTargetFigures:
+    same = ("name", "max_w", "expected_w", "fallback_w", "value_usd_per_mwh")
+    return shapes.PoolTargetFigures(
+        **{field: getattr(pool, field) for field in same},
+        admits=_known(pool, "admits"),
+        nodes=[shapes.NodeFallbackFigures(name=n.name, fallback_w=n.fallback_w) for n in pool.nodes],
     )
 
 
@@ -184,7 +193,15 @@ def explain_shape(answer: op.ExplainResponse) -> shapes.ExplainShape:
         rung_reason=answer.rung_reason,
         worth=_worth(answer.worth) if answer.HasField("worth") else None,
         outlook=[_period(period, answer.decided_at_unix_ms) for period in answer.outlook],
+        queues=[_queue(entry) for entry in answer.queues],
     )
+
+
+def _queue(entry: op.QueueEntry) -> shapes.QueueFigures:
+    told = ("pool", "running_gpu_h", "pending_gpu_h", "deferrable_gpu_h", "admitting", "backlog")
+    unknown = ("busy_gpus", "due_in_s", "demand_w", "demand_in_1_h_w", "demand_in_4_h_w", "admits")
+    figures = {field: getattr(entry, field) for field in told} | {field: _known(entry, field) for field in unknown}
+    return shapes.QueueFigures(**figures)
 
 
 def _period(period: op.OutlookPeriod, decided_at_unix_ms: int) -> shapes.OutlookFigures:

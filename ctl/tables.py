@@ -7,7 +7,7 @@ from rich.table import Table
 
 from gridpivot import shapes
 from gridpivot.shapes_site import SiteShape
-from gridpivot.tables import DASH, age, at, hashes, mw, table, usd
+from gridpivot.tables import DASH, age, at, hashes, mw, table, usd, yes
 
 NEAR_PERIODS = 16  # the next two hours: 5 min each for an hour, then 15
 
@@ -119,11 +119,11 @@ def plan_table(shape: shapes.PlanShape) -> Group:
     for c in shape.classes:
         counts = (c.sleep_machines, c.low_machines, c.normal_machines, c.turbo_machines)
         classes.add_row(c.name, *(f"{n:.1f}" for n in counts), usd(c.value_usd_per_mwh))
-    pools = table(
-        "", "pool", "most", "expected", "fallback", "$/MWh", numbers=("most", "expected", "fallback", "$/MWh")
-    )
+    numbers = ("most", "expected", "fallback", "$/MWh")
+    pools = table("", "pool", *numbers, "admits", "nodes", numbers=(*numbers, "nodes"))
     for p in shape.pools:
-        pools.add_row(p.name, mw(p.max_w), mw(p.expected_w), mw(p.fallback_w), usd(p.value_usd_per_mwh))
+        watts = map(mw, (p.max_w, p.expected_w, p.fallback_w))
+        pools.add_row(p.name, *watts, usd(p.value_usd_per_mwh), yes(p.admits), str(len(p.nodes) or DASH))
     lines = [
         f"{shape.site} plan {shape.epoch}.{shape.version}, issued {at(shape.issued_at)}: {shape.reason}",
         f"ceiling {mw(shape.ceiling_w)}, expected {mw(shape.expected_power_w)}, "
@@ -148,9 +148,22 @@ def explain_table(shape: shapes.ExplainShape, every: bool = False) -> Group:
         *shape.sentences,
         *(binding or ["nothing binds"]),
         merit,
+        *([_queues(shape)] if shape.queues else []),
         *([_outlook(shape, every)] if shape.outlook else []),
         f"decided {at(shape.decided_at)}: {shape.trigger}",
     )
+
+
+def _queues(shape: shapes.ExplainShape) -> Table:
+    numbers = ("run", "wait", "deferrable", "due, h", "GPUs", "wants", "in 1 h", "in 4 h")
+    out = table("", "queue, GPU-h", *numbers, "backlog", "admits", numbers=numbers)
+    for q in shape.queues:
+        hours = (f"{h:,.0f}" for h in (q.running_gpu_h, q.pending_gpu_h, q.deferrable_gpu_h))
+        due = DASH if q.due_in_s is None else f"{q.due_in_s / 3600:.1f}"
+        gpus = DASH if q.busy_gpus is None else f"{q.busy_gpus:.0f}"
+        watts = map(mw, (q.demand_w, q.demand_in_1_h_w, q.demand_in_4_h_w))
+        out.add_row(q.pool, *hours, due, gpus, *watts, q.backlog or DASH, yes(q.admits))
+    return out
 
 
 def _outlook(shape: shapes.ExplainShape, every: bool) -> Table:

@@ -6,7 +6,7 @@ from rich.console import Group
 from rich.markup import escape
 
 from gridpivot.shapes_ai import AiPoolFigures, CurvePointFigures, LeverFigures, SiteAiShape, WorkFigures
-from gridpivot.tables import DASH, age, mw, table
+from gridpivot.tables import DASH, age, mw, table, yes
 from gridpivot.v1 import telemetry_pb2 as pb
 
 
@@ -67,14 +67,13 @@ def ai_table(shape: SiteAiShape) -> Group:
     numbers = ("power", "limit", "demand", "GPUs", "promised", "delivered")
     pools = table("", "pool", "by", *numbers, "admits", "work running / waiting / deferrable, GPU-h", numbers=numbers)
     for p in shape.pools:
-        admits = DASH if p.admitting is None else "yes" if p.admitting else "no"
         pools.add_row(
             p.name,
             p.power_provenance or DASH,
             *map(mw, (p.power_w, p.limit_w, p.demand_w)),
             str(p.gpus_present),
             *map(mw, (p.promised_w, p.delivered_w)),
-            admits,
+            yes(p.admitting),
             "; ".join(map(_spoken, p.work)) or escape(p.workload_trouble) or DASH,
         )
     columns = ("promised", "delivered", "seconds", "lost GPU-h", "of")

@@ -112,6 +112,16 @@ def miner_class(
 
 
 @dataclass(frozen=True, slots=True)
+class PoolNode:
+    """One host of a pool, with an agent of its own. Wall watts at its lowest and its highest limits."""
+
+    name: str
+    gpu_count: int
+    min_w: float
+    max_w: float
+
+
+@dataclass(frozen=True, slots=True)
 class AiPool:
     """GPUs under one workload manager. Powers are wall watts of the whole pool; the curve ascends in power."""
 
@@ -122,6 +132,7 @@ class AiPool:
     min_w: float
     max_w: float
     curve: tuple[tuple[float, float], ...]
+    nodes: tuple[PoolNode, ...] = ()
 
     def to_proto(self) -> pb.AiPool:
         """Wire form."""
@@ -133,6 +144,7 @@ class AiPool:
             min_w=self.min_w,
             max_w=self.max_w,
             curve=[pb.PoolPoint(power_w=w, throughput_ratio=r) for w, r in self.curve],
+            nodes=[pb.PoolNode(name=n.name, gpu_count=n.gpu_count, min_w=n.min_w, max_w=n.max_w) for n in self.nodes],
         )
 
     @classmethod
@@ -146,11 +158,14 @@ class AiPool:
             wire.min_w,
             wire.max_w,
             tuple((p.power_w, p.throughput_ratio) for p in wire.curve),
+            tuple(PoolNode(n.name, n.gpu_count, n.min_w, n.max_w) for n in wire.nodes),
         )
         if not 0.0 <= pool.baseline_w <= pool.min_w <= pool.max_w < float("inf"):
             raise ValueError(f"pool {pool.name}: baseline, minimum and maximum power do not ascend")
         if any(not (a[0] < b[0] and a[1] <= b[1]) for a, b in pairwise(pool.curve)):
             raise ValueError(f"pool {pool.name}: its curve does not ascend")
+        if any(not 0.0 <= n.min_w <= n.max_w < float("inf") for n in pool.nodes):
+            raise ValueError(f"pool {pool.name}: powers of a node do not ascend")
         return pool
 
 

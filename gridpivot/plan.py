@@ -83,3 +83,5 @@ def check(
             raise BadPlan(PlanRefusal.UNKNOWN_POOL, f"plan names pool {pool.name!r}, which this site does not have")
         for field in ("max_w", "expected_w", "fallback_w"):
             _watts(f"pool {pool.name} {field}", getattr(pool, field))
+        for node in pool.nodes:
+            _watts(f"pool {pool.name} node {node.name} fallback_w", node.fallback_w)

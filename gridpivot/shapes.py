@@ -124,14 +124,23 @@ class ClassTargetFigures(Figures):
     value_usd_per_mwh: float
 
 
+class NodeFallbackFigures(Figures):
+    """What one node of a pool falls back to."""
+
+    name: str
+    fallback_w: float
+
+
 class PoolTargetFigures(Figures):
-    """Power of one pool."""
+    """Power of one pool. `admits`: whether new work may start; null = the site decides."""
 
     name: str
     max_w: float
     expected_w: float
     fallback_w: float
     value_usd_per_mwh: float
+    admits: bool | None = None
+    nodes: list[NodeFallbackFigures] = []
 
 
 class WindowFigures(Figures):
@@ -217,6 +226,23 @@ class OutlookFigures(Figures):
     shadow: list[ShadowFigures]
 
 
+class QueueFigures(Figures):
+    """A pool's queue [GPU-hours at full throughput] and its part in the plan; null = not known, or not said."""
+
+    pool: str
+    running_gpu_h: float
+    pending_gpu_h: float
+    deferrable_gpu_h: float
+    busy_gpus: float | None = None
+    admitting: bool
+    backlog: str = ""
+    due_in_s: float | None = None
+    demand_w: float | None = None
+    demand_in_1_h_w: float | None = None
+    demand_in_4_h_w: float | None = None
+    admits: bool | None = None
+
+
 class WorthFigures(Figures):
     """What changes at a site would be worth over the horizon [USD]: one more MW, one promised GPU or sold MW less,
     one hour more notice; by feeder, pool, product and event."""
@@ -241,6 +267,7 @@ class ExplainShape(Document):
     rung_reason: str = ""
     worth: WorthFigures | None = None
     outlook: list[OutlookFigures] = []
+    queues: list[QueueFigures] = []
 
 
 class OverrideShape(Document):

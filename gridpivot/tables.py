@@ -10,6 +10,11 @@ from rich.table import Table
 DASH = "-"
 
 
+def yes(known: bool | None) -> str:
+    """yes, no, or a dash for what is not known."""
+    return DASH if known is None else "yes" if known else "no"
+
+
 def mw(watts: float | None) -> str:
     """Megawatts with two digits; kilowatts below 100 kW."""
     if watts is None:

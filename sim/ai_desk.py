@@ -62,6 +62,7 @@ class VirtualDesk:
         self._looked_s = self._verified_s = float("-inf")
         self.target_w: float | None = None
         self.forced = False
+        self.admits: bool | None = None  # the plan's wish
         kill_s = self.cluster.kill_wait_s + 10.0
         self.levers: dict[LeverName, Lever] = {
             LeverName.PARK_IDLE: ParkIdle(self.cluster, self.clock),
@@ -118,7 +119,7 @@ class VirtualDesk:
                 lever.observe(self._work, power)
             names = [n for n in LADDER[self.cluster.priority] if n in self.levers]
             promises = {n: self.levers[n].promise(self._work, power, asked_w) for n in names}
-        need = PoolNeed(self.name, self.cluster.priority, target_w, power, self.forced, promises)
+        need = PoolNeed(self.name, self.cluster.priority, target_w, power, self.forced, promises, admits=self.admits)
         for act in decide({self.name: self.desk}, [need], now.monotonic_s, "sim"):
             self.log.append((now.monotonic_s, act))
             await self._do(act)

@@ -73,6 +73,7 @@ class PoolNeed:
     forced: bool = False  # mining cannot cover it: guaranteed work may be capped
     promises: Mapping[LeverName, Promise] = field(default_factory=dict)  # what each lever would bring for what is asked
     may_raise: bool = True  # False: nothing is given back (no durable plan, a hold by hand, a stage that only sheds)
+    admits: bool | None = None  # the plan's wish for the pool's door; None = the desk decides
     cover_w: float | None = None  # room at the site and mining that could make more; None = not known here
 
 
@@ -148,7 +149,11 @@ def decide(
         _measure(desk, need, now_s)
         if need.pool in busy:
             continue
-        act = _pull(desk, need, now_s, order_prefix) or _restore(desk, need, now_s)
+        act = (
+            _pull(desk, need, now_s, order_prefix)
+            or _close(desk, need, now_s, order_prefix)
+            or _restore(desk, need, now_s)
+        )
         if act is not None:
             acts.append(act)
     return acts
@@ -232,6 +237,22 @@ def _pull(desk: PoolDesk, need: PoolNeed, now_s: float, prefix: str) -> Act | No
     return None
 
 
+def _close(desk: PoolDesk, need: PoolNeed, now_s: float, prefix: str) -> Act | None:
+    """Admission, because the plan wants it closed: nothing is to be given up, and guaranteed pools stay open."""
+    lever = LeverName.ADMISSION
+    promise = need.promises.get(lever)
+    if need.admits is not False or need.priority is AiPriority.GUARANTEED or promise is None or not promise.subjects:
+        return None
+    if desk.open is not None or any(p.lever is lever for p in desk.pulls):
+        return None
+    if now_s < desk.useless_until_s.get(lever, float("-inf")) or need.power.power_w is None:
+        return None
+    desk.count += 1
+    pull = Pull(f"{prefix}-{desk.count}", lever, promise, now_s, need.power.power_w)
+    desk.pulls.append(pull)
+    return Act(need.pool, pull.order_id, lever, promise)
+
+
 def _settled_s(desk: PoolDesk) -> float:
     """When the last pull ended: power before that is another level's."""
     return max((p.ended_s - AFTER_S for p in desk.pulls if p.ended_s is not None), default=float("-inf"))
@@ -242,6 +263,8 @@ def _restore(desk: PoolDesk, need: PoolNeed, now_s: float) -> Act | None:
     if desk.open is not None or not desk.pulls:
         return None
     pull = desk.pulls[-1]
+    if pull.lever is LeverName.ADMISSION and need.admits is False:
+        return None
     comes_back_w = max(pull.delivered_w, 0.0)
     power_w = need.power.power_w
     room = need.target_w is None or (power_w is not None and need.target_w - power_w >= comes_back_w)

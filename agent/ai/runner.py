@@ -59,6 +59,7 @@ class PoolSide:
     forced: bool = False
     may_raise: bool = True
     cover_w: float | None = None
+    admits: bool | None = None  # the plan's wish for the pool's door
     power: PoolPower | None = None
     renewed_s: dict[str, float] = field(default_factory=dict)
     verified_s: float = float("-inf")
@@ -95,12 +96,13 @@ class AiDesk:
         forced: bool,
         may_raise: bool = True,
         cover_w: float | None = None,
+        admits: bool | None = None,
     ) -> None:
         """What a pool draws and should draw at most, whether anything may be given back, and what could cover it [W]."""
         side = self.sides.get(pool)
         if side is not None:
             side.power, side.target_w, side.forced = power, target_w, forced
-            side.may_raise, side.cover_w = may_raise, cover_w
+            side.may_raise, side.cover_w, side.admits = may_raise, cover_w, admits
             if side.learner is not None:
                 locked = side.clocks is not None and side.clocks.locked
                 side.learner.see(power, power.held, side.work, locked)
@@ -164,6 +166,7 @@ class AiDesk:
             side.forced,
             {} if busy else self.promises(side, now_s),
             side.may_raise,
+            side.admits,
             side.cover_w,
         )
         return decide(self.desks, [need], now_s, self._prefix, (side.name,) if busy else ())

@@ -38,7 +38,8 @@ class AiSide:
         short_w = self.shortage.take(picture.shed_short_w, now.monotonic_s)
         lockable = [name for name, side in desk.sides.items() if side.clocks is not None]
         wanted = targets(self.pools, readings, orders, short_w, lockable)
-        for pool, reading, target in zip(self.pools, readings, wanted, strict=True):
+        admits = orders.pool_admits or [None] * len(self.pools)
+        for pool, reading, target, door in zip(self.pools, readings, wanted, admits, strict=True):
             power = PoolPower(
                 reading.read_at_s,
                 reading.power_w,
@@ -48,4 +49,4 @@ class AiSide:
                 pool.gpu_count,
                 held=reading.held,
             )
-            desk.see(pool.name, power, target.target_w, target.forced, may_raise, cover_w)
+            desk.see(pool.name, power, target.target_w, target.forced, may_raise, cover_w, door)

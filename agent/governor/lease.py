@@ -286,6 +286,17 @@ class PlanBook:
         named = {} if self.plan is None else {target.name: target.fallback_w for target in self.plan.pools}
         return [named.get(pool.name) for pool in self._inventory.pools]
 
+    def node_fallbacks_w(self) -> dict[str, dict[str, float]]:
+        """What nodes fall back to by the newest plan [W at the wall], by pool and node, its lease ended or not."""
+        if self.plan is None:
+            return {}
+        return {pool.name: {n.name: n.fallback_w for n in pool.nodes} for pool in self.plan.pools if pool.nodes}
+
+    def _admits(self, plan: pb.Plan, leased: bool) -> list[bool | None]:
+        """The plan's wish for each pool's door; none once its lease has ended, and never a closed guaranteed pool."""
+        named = {p.name: p.admits for p in plan.pools if p.HasField("admits")} if leased else {}
+        return [None if p.priority is AiPriority.GUARANTEED else named.get(p.name) for p in self._inventory.pools]
+
     def _posture(self, plan: pb.Plan) -> Posture:
         """The plan's fallback, else the site's own; a restored plan may name one that only another version knows."""
         known = plan.fallback.posture in set(Posture)
@@ -308,7 +319,8 @@ class PlanBook:
                 pool_max[self._pools[target.name]] = target.max_w
         modes, value = self._modes, self._value
         rung = Rung.CLIPPED_PLAN if plan.ceiling_w > live_w * 1.0001 else Rung.PLAN
-        if not self.leased(now):
+        leased = self.leased(now)
+        if not leased:
             ceiling_w = min(ceiling_w, plan.fallback.ceiling_w or ceiling_w)
             posture = self._posture(plan)
             rung = Rung.HOLD if posture is Posture.HOLD else Rung.SAFE_POSTURE
@@ -326,6 +338,7 @@ class PlanBook:
             plan.drop_ramp_w_per_min,
             plan.pick_up_ramp_w_per_min,
             self._may_raise(),
+            self._admits(plan, leased),
         )
 
     def _may_raise(self) -> bool:

@@ -92,6 +92,7 @@ class Orders:
     drop_ramp_w_per_min: float = 0.0
     pick_up_ramp_w_per_min: float = 0.0
     may_raise: bool = True  # False: only what lowers power is commanded
+    pool_admits: Sequence[bool | None] = ()  # by pool, whether new work may start; None, or no pools = no wish
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from agent.bmc.doctor import bmc_checks
-from agent.doctor import reach
 from agent.doctor_ai import gpu_guard_check
 from agent.gpu.bindings import load_bindings
 from agent.gpu.nvml import NvmlReader
@@ -13,6 +12,7 @@ from agent.gpu.worker import Worker
 from agent.identity.trust import addresses_of, uplink_target
 from agent.node.host_power import host_power
 from agent.node.service import way_back
+from agent.reaching import reach
 from agent.settings import AgentSettings
 from gridpivot.errors import GridpivotError
 from gridpivot.link.certificates import load_pem

@@ -16,15 +16,14 @@ import structlog
 
 from agent.backends import ClockState, PoolReading
 from agent.bmc.reader import BmcReader
-from agent.gpu.accounting import IDLE_W
+from agent.nodes.declared import declare, more_than_declared
 from agent.nodes.limits import node_clocks, node_limits
 from agent.nodes.reports import Board, NodeReading
-from agent.nodes.sharing import shared_out_w, steady_w
+from agent.nodes.sharing import capped_w, shared_out_w, steady_w
 from agent.nodes.table import Node, NodeTable
 from agent.nodes.wall import NodeWall
 from agent.settings import GpuPoolSettings, NodesSettings
 from gridpivot.clock import Clock, Instant
-from gridpivot.curves import AiPool, gpu_pool
 from gridpivot.link.gpu_columns import Bools, Floats
 from gridpivot.v1 import node_pb2 as pb
 
@@ -69,7 +68,7 @@ class NodePools:
         self._off: set[int] = set()
         # A pool of which nothing is known yet is none; its nodes may come, so that the next start knows them.
         self._shown = [n for n in range(len(self._pools)) if self.table.used[self._rows[n]].any()]
-        self.declared = tuple(self._declare(n) for n in self._shown)
+        self.declared = tuple(declare(self._pools[n], self.table, self._rows[n]) for n in self._shown)
         self.missing = [
             f"node {node.name}: never seen, and its pool does not say gpus_per_node: it is not counted before it comes"
             for node in nodes
@@ -77,27 +76,13 @@ class NodePools:
         ]
         self._wanted_w: list[float | None] = [None] * len(self._pools)
         self._fallback_w: list[float | None] = [None] * len(self._pools)
+        self._node_cap_w = np.full(len(nodes), np.nan)  # fallback of each by the plan, at the wall
         self._held_at_s: float | None = None  # None = this site only watches
         self._stirred = asyncio.Event()
         self._moved: set[int] = set()
         self.changed: dict[str, Callable[[], None]] = {}  # told when a node's limits have changed
         self.on_boards: Callable[[], None] = lambda: None
         self.node_counters: dict[str, dict[str, int]] = {"reports": {}, "sessions": {}, "limits": {}}
-
-    def _declare(self, number: int) -> AiPool:
-        own, rows, table = self._pools[number], self._rows[number], self.table
-        used = table.used[rows]
-        max_w = float(table.max_w[rows][used].mean())
-        min_w = min(float(table.min_w[rows][used].mean()), 0.99 * max_w)  # a curve needs two ends
-        return gpu_pool(
-            own.name,
-            own.priority,
-            int(used.sum()),
-            gpu_max_w=max_w,
-            gpu_min_w=min_w,
-            gpu_idle_w=min(IDLE_W, min_w),
-            host_w_per_gpu=own.host_w_per_gpu,
-        )
 
     @property
     def node_pools(self) -> NodePools:
@@ -106,9 +91,8 @@ class NodePools:
 
     def late(self) -> list[str]:
         """Pools that have more GPUs by now than they were declared with."""
-        counts = {own.name: own.gpu_count for own in self.declared}
         used = {pool.name: int(self.table.used[rows].sum()) for pool, rows in zip(self._pools, self._rows, strict=True)}
-        return [name for name, count in used.items() if count > counts.get(name, 0)]
+        return more_than_declared(self.declared, used)
 
     def now_s(self) -> float:
         """The present moment [monotonic s]."""
@@ -197,6 +181,17 @@ class NodePools:
                 self._fallback_w[pool] = steady
                 self._settle(pool, now.monotonic_s)
 
+    def cap_fallbacks(self, by_pool: Mapping[str, Mapping[str, float]], now: Instant) -> None:
+        """What the plan lets each node fall back to [W at the wall]; what the site derives may be lower, and stays so."""
+        for pool, declared in zip(self._shown, self.declared, strict=True):
+            named = by_pool.get(declared.name, {})
+            caps_w = np.array([named.get(self.table.nodes[i].name, np.nan) for i in self._rows[pool]])
+            step_w = FALLBACK_STEP_RATIO * declared.max_w / max(1, len(declared.nodes))
+            caps_w = np.floor(caps_w / step_w) * step_w  # or every plan would reach every host
+            if not np.array_equal(caps_w, self._node_cap_w[self._rows[pool]], equal_nan=True):
+                self._node_cap_w[self._rows[pool]] = caps_w
+                self._settle(pool, now.monotonic_s)
+
     # -- for a node that is to come back -------------------------------------------------------------------------------
 
     def pool_name(self, node: Node) -> str:
@@ -238,6 +233,8 @@ class NodePools:
         keeps = live | off[rows][:, None]
         left_w = np.where(keeps & ~table.lost[rows], fallback_most_w, allowed_w)
         fallbacks_w = self._share(self._fallback_w[pool], pool, takes, left_w, host_w)
+        hosts_w = np.array([table.nodes[i].gpu_count * self._pools[pool].host_w_per_gpu for i in rows])
+        fallbacks_w = capped_w(fallbacks_w, table.min_w[rows], self._node_cap_w[rows] - hosts_w)
         for place, i in enumerate(rows):
             node = table.nodes[i]
             if node.connected and table.ask(node, limits_w[place], fallbacks_w[place]):

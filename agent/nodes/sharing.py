@@ -59,6 +59,20 @@ def steady_w(used_w: float | None, wanted_w: float, step_w: float) -> float:
     return wanted_w - 0.5 * step_w
 
 
+def capped_w(given_w: Floats, least_w: Floats, caps_w: Floats) -> Floats:
+    """Limits by (node, row) [W], lowered until no node's sum is over its cap [W] -> (node,); a cap of NaN is none.
+
+    No limit rises, and none falls below its least.
+    """
+    lowered: Floats = given_w.copy()
+    for place in np.flatnonzero(np.nansum(given_w, axis=1) > caps_w):
+        told = ~np.isnan(given_w[place])
+        most_w = given_w[place][told]
+        fits_w = level_limits_w(np.minimum(least_w[place][told], most_w), most_w, float(caps_w[place]))
+        lowered[place, told] = np.minimum(most_w, fits_w)
+    return lowered
+
+
 def shared_out_w(
     gpus_w: float, takes: Bools, used: Bools, refused: Bools, in_force_w: Floats, bounds_w: tuple[Floats, Floats]
 ) -> Floats:

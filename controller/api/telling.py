@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from controller.dispatch.constraints import kind_of
 from controller.dispatch.explain import Ahead, Explanation
+from controller.dispatch.explain_queue import QueuePart
 from controller.dispatch.inputs import Worth
 from controller.dispatch.preview import Preview, SitePreview
 from controller.events.windows import Order
@@ -46,6 +47,24 @@ def explained(told: Explanation, decided_at_unix_ms: int, notice_usd: Named = ()
         rung_reason=told.rung_reason,
         outlook=[_period(one) for one in told.ahead],
         worth=None if told.worth is None else _worth(told.worth, notice_usd),
+        queues=[_queue(part) for part in told.queues],
+    )
+
+
+def _queue(part: QueuePart) -> op.QueueEntry:
+    return op.QueueEntry(
+        pool=part.pool,
+        running_gpu_h=part.queue.running_gpu_h,
+        pending_gpu_h=part.queue.pending_gpu_h,
+        deferrable_gpu_h=part.queue.deferrable_gpu_h,
+        busy_gpus=part.queue.busy_gpus,
+        admitting=part.queue.admitting,
+        backlog=part.backlog,
+        due_in_s=part.due_in_s,
+        demand_w=part.demand_w,
+        demand_in_1_h_w=part.demand_in_1_h_w,
+        demand_in_4_h_w=part.demand_in_4_h_w,
+        admits=part.admits,
     )
 
 

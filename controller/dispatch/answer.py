@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from controller.dispatch.admission import LESS_RATIO, admits
 from controller.dispatch.ai import demand_now_w, segments_of
 from controller.dispatch.arrays import Floats, Numbers
 from controller.dispatch.block import Solution
@@ -25,6 +26,7 @@ from gridpivot.segments import Segment
 from gridpivot.value import mining_usd_per_mwh
 from gridpivot.vocabulary import AiPriority, Mode
 
+SWING_RATIO = 0.05  # of what it is given: once its door is closed, only what runs can swing up
 NOISE_GPU_H = 1e-3  # less than this does not wait: the solver's tolerance
 PRIORITIES = tuple(AiPriority)  # guaranteed, standard, spot: the order in which fallback room is given
 
@@ -113,20 +115,22 @@ def _pool(
 
     The agent raises AI on its own, so `max_w` looks past today's demand: a segment counts when its value is above
     what the displaced load costs, power included. While deferrable work is `held_back`, its pool is held to what it
-    was given.
+    was given; a little above that once its site has closed the door to new work, so that what runs is not slowed.
     """
     pool = state.pool
     expected = pool.baseline_w + float(given_w.sum())
     if pool.priority is AiPriority.GUARANTEED:
         most = pool.max_w
     elif held_back:
-        most = min(pool.max_w, expected)
+        closed = state.queue is not None and not state.queue.admitting
+        served = state.demand_w is not None and expected >= (1.0 - LESS_RATIO) * state.demand_w
+        most = min(pool.max_w, (1.0 + SWING_RATIO * (closed and served)) * expected)
     else:
         worthy = sum(s.width_w for s in full if s.value_usd_per_mwh > marginal + NOISE_USD_PER_MWH)
         most = min(pool.max_w, max(expected, pool.baseline_w + worthy))
     used = [s for s, w in zip(segments, given_w, strict=True) if w > 1.0]
     value = used[-1].value_usd_per_mwh if used else (full[0].value_usd_per_mwh if full else 0.0)
-    return PoolDecision(pool.name, most, expected, fallback, value)
+    return PoolDecision(pool.name, most, expected, fallback, value, admits(state, expected, held_back))
 
 
 def fallback_mining_w(site: SiteState, shapes: tuple[Shapes, ...], classes: tuple[ClassDecision, ...]) -> float:

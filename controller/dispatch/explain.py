@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from controller.dispatch.constraints import holds_load_up, kind_of, mw, named_shadow, sentence, subject_of
+from controller.dispatch.explain_queue import QueuePart, own_backlogs, queue_parts
 from controller.dispatch.inputs import (
     Binding,
     ClassDecision,
@@ -57,6 +58,7 @@ class Explanation:
     rung_reason: str = ""
     ahead: tuple[Ahead, ...] = ()
     worth: Worth | None = None
+    queues: tuple[QueuePart, ...] = ()
 
 
 def explain(decision: Decision, fleet: FleetState, site: str, trigger: str) -> Explanation:
@@ -67,7 +69,8 @@ def explain(decision: Decision, fleet: FleetState, site: str, trigger: str) -> E
     binding = tuple(sorted(chosen.binding, key=lambda b: -b.shadow_price_usd_per_mwh))
     ahead = tuple(Ahead(period, named_shadow(period, state)) for period in chosen.outlook)
     merit = [_mining(c, d, price, binding) for c, d in zip(state.classes, chosen.classes, strict=True)]
-    merit += [_ai(p, d, price, binding) for p, d in zip(state.pools, chosen.pools, strict=True)]
+    own = own_backlogs(fleet.backlogs)
+    merit += [_ai(p, d, price, binding, p.backlog in own) for p, d in zip(state.pools, chosen.pools, strict=True)]
     merit.sort(key=lambda m: (m.value_usd_per_mwh, m.name))
     solved = chosen.rung is Rung.PLAN
     sentences = [trigger]
@@ -77,7 +80,9 @@ def explain(decision: Decision, fleet: FleetState, site: str, trigger: str) -> E
     if solved:
         sentences += [sentence(b) for b in binding] or ["Nothing binds: every load here runs as far as it earns."]
         sentences += [*_dearest_ahead(ahead), *_worth(chosen.worth, chosen.outlook)]
+    queues = queue_parts(state, chosen, fleet)
     sentences += [f"{m.name}: {m.why}" for m in merit]
+    sentences += [part.sentence() for part in queues]
     return Explanation(
         site,
         trigger,
@@ -88,6 +93,7 @@ def explain(decision: Decision, fleet: FleetState, site: str, trigger: str) -> E
         chosen.rung_reason,
         ahead,
         chosen.worth if solved else None,
+        queues,
     )
 
 
@@ -183,7 +189,9 @@ def _mining(state: ClassState, chosen: ClassDecision, price: float | None, bindi
     return Merit(chosen.name, Load.MINING, chosen.value_usd_per_mwh, planned_w, state.available * max(powers), why)
 
 
-def _ai(state: PoolState, chosen: PoolDecision, price: float | None, binding: tuple[Binding, ...]) -> Merit:
+def _ai(
+    state: PoolState, chosen: PoolDecision, price: float | None, binding: tuple[Binding, ...], own_backlog: bool
+) -> Merit:
     pool = state.pool
     wanted_w = pool.max_w if state.demand_w is None else min(pool.max_w, max(pool.baseline_w, state.demand_w))
     short_w = wanted_w - chosen.expected_w
@@ -192,7 +200,7 @@ def _ai(state: PoolState, chosen: PoolDecision, price: float | None, binding: tu
     if short_w <= 1_000.0:
         asked = "its most, as its demand is unknown" if state.demand_w is None else "all it asks for"
         why = f"{pool.priority.value} AI gets {asked}, {mw(chosen.expected_w)}; {earns}."
-    elif state.backlog:
+    elif state.backlog and not own_backlog:
         why = f"{pool.priority.value} AI works off {state.backlog} with {mw(chosen.expected_w)} and may wait; {earns}."
     elif limit is not None:
         why = f"{pool.priority.value} AI lacks {mw(short_w)} of {mw(wanted_w)} under the {limit.name}; {earns}."

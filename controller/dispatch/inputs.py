@@ -134,6 +134,7 @@ class PoolDecision:
     expected_w: float
     fallback_w: float
     value_usd_per_mwh: float
+    admits: bool | None = None  # whether new work may start; None = the site decides
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,11 @@ def lowered(old: pb.Plan, new: pb.Plan) -> pb.Plan | None:
         if other is not None:
             for name in ("max_w", "expected_w", "fallback_w"):
                 setattr(pool, name, min(getattr(pool, name), getattr(other, name)))
+            if other.HasField("admits") and not other.admits:
+                pool.admits = False
+            nodes = {node.name: node.fallback_w for node in other.nodes}
+            for node in pool.nodes:
+                node.fallback_w = min(node.fallback_w, nodes.get(node.name, node.fallback_w))
     return None if _same(plan, old) else plan
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from controller.dispatch.grid import import_now_w
 from controller.dispatch.inputs import SiteDecision, SiteState
+from controller.dispatch.node_fallbacks import node_fallbacks_w
 from controller.dispatch.ramp import curves, rate_at
 from gridpivot.clock import Instant
 from gridpivot.v1 import plan_pb2 as pb
@@ -61,14 +62,18 @@ def build_plan(decision: SiteDecision, site: SiteState, terms: Terms, now: Insta
             turbo_machines=turbo,
             value_usd_per_mwh=chosen.value_usd_per_mwh,
         )
+    declared = {p.pool.name: p.pool for p in site.pools}
     for pool in decision.pools:
-        plan.pools.add(
+        target = plan.pools.add(
             name=pool.name,
             max_w=pool.max_w,
             expected_w=pool.expected_w,
             fallback_w=pool.fallback_w,
             value_usd_per_mwh=pool.value_usd_per_mwh,
+            admits=pool.admits,
         )
+        for name, watts in node_fallbacks_w(declared[pool.name], pool.fallback_w):
+            target.nodes.add(name=name, fallback_w=watts)
     for window in sorted(site.windows, key=lambda w: (w.starts_in_s, w.event_id)):
         event = plan.events.add(
             event_id=window.event_id,
@@ -110,7 +115,15 @@ def materially_different(old: pb.Plan | None, new: pb.Plan) -> str | None:
         for field_name in ("max_w", "expected_w", "fallback_w"):
             if abs(getattr(pool_after, field_name) - getattr(pool_before, field_name)) > enough_w:
                 return f"AI pool {pool_after.name}"
+        if _admits(pool_before) is not _admits(pool_after):
+            return f"admission of {pool_after.name}"
+        if [n.name for n in pool_before.nodes] != [n.name for n in pool_after.nodes]:
+            return f"nodes of {pool_after.name}"
     return None
+
+
+def _admits(target: pb.PoolTarget) -> bool | None:
+    return target.admits if target.HasField("admits") else None
 
 
 def _counts(target: pb.ClassTarget) -> tuple[float, float, float, float]:

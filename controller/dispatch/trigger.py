@@ -1,6 +1,6 @@
 """When dispatch runs again, and why. Pure: the last planning, the fleet as it is, and the time go in.
 
-A new or lowered ceiling re-plans at once. Prices, AI demand and availability re-plan past a threshold, the first
+A new or lowered ceiling re-plans at once. Prices, AI demand, queues and availability re-plan past a threshold, the first
 at once and the next at least `hold_off_s` later. Without any of it dispatch runs every `period_s` / speed.
 """
 
@@ -23,6 +23,7 @@ class Thresholds:
     price_ratio: float = 0.10
     demand_ratio: float = 0.02  # of the site's ceiling
     demand_w: float = 10_000.0
+    queue_h: float = 0.5  # of all the pool's GPUs
     availability_ratio: float = 0.02  # of the class
     availability_machines: float = 10.0
     hashprice_ratio: float = 0.02
@@ -139,6 +140,12 @@ def _changes(old: SiteState, new: SiteState, limits: Thresholds) -> Iterator[tup
         if abs(step_w) > demand_limit_w:
             verb = "rose" if step_w > 0 else "fell"
             yield abs(step_w) / demand_limit_w, f"AI demand at {new.name} {verb} by {abs(step_w) / 1e6:.1f} MW"
+        before_q, now_q = pools[pool.pool.name].queue, pool.queue
+        if before_q is not None and now_q is not None:
+            step_h = (now_q.pending_gpu_h - before_q.pending_gpu_h) / max(1, pool.pool.gpu_count)
+            if step_h > limits.queue_h:  # what is worked off is in the plan already
+                came = f"{now_q.pending_gpu_h - before_q.pending_gpu_h:,.0f} GPU-h"
+                yield step_h / limits.queue_h, f"{came} more wait for {pool.pool.name} at {new.name}"
     classes = {c.miner_class.name: c for c in old.classes}
     for state in new.classes:
         name = state.miner_class.name

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from controller.connection import PoolTerms
 from controller.dispatch.inputs import PoolState
-from controller.dispatch.terms import Backlog, Queue
+from controller.dispatch.terms import Backlog, Queue, WorkDue
 from controller.markets.ai_backlog import FIRST_SHARE, Piece, due
 from gridpivot.v1 import telemetry_pb2 as pb
 from gridpivot.vocabulary import AiPriority
@@ -31,6 +31,23 @@ def waiting_gpu_h(sites: Iterable[tuple[Mapping[str, PoolTerms], pb.SiteRollup |
             if own is not None and own.backlog and pool.HasField("backlog_gpu_h"):
                 waiting[own.backlog] = waiting.get(own.backlog, 0.0) + pool.backlog_gpu_h
     return waiting
+
+
+def aged(backlog: Backlog, pieces: Iterable[Sequence[Piece] | None], at_unix_s: float, speed: float) -> Backlog:
+    """A backlog of the settings with the ages of its pools' work; as it was where these do not make up what waits.
+
+    Without ages its work would be due in half of its time at every look, and could be put off for ever.
+    """
+    known = [p for own in pieces if own is not None for p in own]
+    return replace(backlog, due=_due(known, backlog.work_gpu_h, backlog.deadline_s * speed, at_unix_s, speed))
+
+
+def _due(
+    pieces: Sequence[Piece], waits_gpu_h: float, defer_s: float, at_unix_s: float, speed: float
+) -> tuple[WorkDue, ...]:
+    if not math.isclose(sum(p.gpu_h for p in pieces), waits_gpu_h, rel_tol=1e-9, abs_tol=1e-6):
+        return ()
+    return due(pieces, defer_s, at_unix_s, speed)
 
 
 def own_name(site: str, pool: str) -> str:
@@ -70,7 +87,6 @@ def own_backlog(
 ) -> Backlog:
     """The backlog of one pool with a known queue. `pieces` that do not make up what waits are not believed."""
     waits_gpu_h = state.queue.deferrable_gpu_h if state.queue is not None else 0.0
-    known = pieces is not None and math.isclose(sum(p.gpu_h for p in pieces), waits_gpu_h, abs_tol=1e-6)
     return Backlog(
         name=own_name(site, state.pool.name),
         region=region,
@@ -80,6 +96,6 @@ def own_backlog(
         due_in_s=FIRST_SHARE * defer_s / speed,
         usd_per_gpu_hour=state.income_usd_per_gpu_hour,
         late_usd_per_gpu_hour=LATE_PER_H * state.income_usd_per_gpu_hour,
-        due=due(pieces, defer_s, at_unix_s, speed) if pieces and known else (),
+        due=_due(pieces or (), waits_gpu_h, defer_s, at_unix_s, speed),
         follows_demand=True,
     )

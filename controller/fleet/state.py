@@ -17,7 +17,8 @@ from controller.dispatch.inputs import ClassState, FleetState, PoolState, PriceS
 from controller.dispatch.terms import Backlog, DemandCharge, Queue, WattStep
 from controller.events.calls import standing_ready
 from controller.events.windows import Orders
-from controller.fleet.backlogs import demanded, has_own, own_backlog, own_name, waiting_gpu_h
+from controller.fleet.backlogs import aged, demanded, has_own, own_backlog, own_name, waiting_gpu_h
+from controller.fleet.curves import learned
 from controller.fleet.tables import SiteLive
 from controller.markets.ai_backlog import Piece
 from controller.markets.ai_queue import queue_of
@@ -95,7 +96,10 @@ def fleet_state(
     """
     hashprice, _ = book.hashprice(now)
     waiting = waiting_gpu_h((terms.pools, live.rollup) for terms, live in sites)
-    known = backlogs_now(backlogs, waiting, speed)
+    at_unix_s = book.data_unix_s(now)
+    known = tuple(
+        aged(b, _pieces(b.name, sites, memory), at_unix_s, speed) for b in backlogs_now(backlogs, waiting, speed)
+    )
     states = tuple(
         replace(
             _site(terms, live, book, orders, now, speed, {b.name for b in known}, memory),
@@ -105,8 +109,22 @@ def fleet_state(
         if live.inventory_hash and live.rollup is not None
     )
     rollups = {live.name: live.rollup for _, live in sites if live.rollup is not None}
-    own = _own_backlogs(states, rollups, book.data_unix_s(now), speed, memory)
+    own = _own_backlogs(states, rollups, at_unix_s, speed, memory)
     return FleetState(states, hashprice, fleet_floor_hs, speed, (*known, *own))
+
+
+def _pieces(
+    backlog: str, sites: Sequence[tuple[SiteTerms, SiteLive]], memory: Memory | None
+) -> list[tuple[Piece, ...] | None]:
+    """Work of the pools that tell what waits for a backlog of the settings, by when it came."""
+    if memory is None:
+        return []
+    return [
+        memory.waited(live.name, pool.name)
+        for terms, live in sites
+        for pool in (live.rollup.pools if live.rollup is not None else ())
+        if (own := terms.pools.get(pool.name)) is not None and own.backlog == backlog and pool.HasField("backlog_gpu_h")
+    ]
 
 
 def _own_backlogs(
@@ -235,26 +253,6 @@ def _pool(
         queue=queue_of(rollup) if rollup is not None else None,
     )
     return replace(state, backlog=own_name(terms.name, pool.name)) if has_own(state, rollup, own) else state
-
-
-def learned(pool: AiPool, rollup: pb.PoolRollup | None) -> AiPool:
-    """The pool with the curve that its site has learned; as declared where that makes no curve."""
-    if rollup is None or not rollup.curve:
-        return pool
-    wire = pool.to_proto()
-    del wire.curve[:]
-    wire.curve.extend(rollup.curve)
-    try:
-        return AiPool.from_proto(wire) if _fits(rollup, pool) else pool
-    except ValueError:
-        return pool
-
-
-def _fits(rollup: pb.PoolRollup, pool: AiPool) -> bool:
-    powers, ratios = [p.power_w for p in rollup.curve], [p.throughput_ratio for p in rollup.curve]
-    return (
-        powers[-1] <= 1.001 * pool.max_w and powers[0] > pool.baseline_w and min(ratios) >= 0.0 and max(ratios) <= 1.0
-    )
 
 
 def margin_usd_per_h(site: SiteState, rollup: pb.SiteRollup, hashprice_usd_per_ph_day: float) -> float | None:

@@ -13,6 +13,7 @@ from controller.dispatch.terms import WorkDue
 
 TOGETHER_S = 900.0  # what came within a quarter of an hour is one piece
 FIRST_SHARE = 0.5
+DEFER_S = 86_400.0  # how long work may wait of which nobody says: what an agent's settings say by themselves
 
 
 @dataclass(frozen=True, slots=True)

@@ -342,6 +342,7 @@ class ExplainResponse(_message.Message):
     RUNG_REASON_FIELD_NUMBER: _builtins.int
     OUTLOOK_FIELD_NUMBER: _builtins.int
     WORTH_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """Site name."""
     decided_at_unix_ms: _builtins.int
@@ -372,6 +373,10 @@ class ExplainResponse(_message.Message):
     def worth(self) -> Global___Worth:
         """What changes at the site would be worth over the horizon; absent where nothing was solved."""
 
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___QueueEntry]:
+        """Queues of AI work as the plan was made with them; pools whose queue is not known are left out."""
+
     def __init__(
         self,
         *,
@@ -385,14 +390,104 @@ class ExplainResponse(_message.Message):
         rung_reason: _builtins.str = ...,
         outlook: _abc.Iterable[Global___OutlookPeriod] | None = ...,
         worth: Global___Worth | None = ...,
+        queues: _abc.Iterable[Global___QueueEntry] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["worth", b"worth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "decided_at_unix_ms", b"decided_at_unix_ms", "merit", b"merit", "outlook", b"outlook", "rung", b"rung", "rung_reason", b"rung_reason", "sentences", b"sentences", "site", b"site", "trigger", b"trigger", "worth", b"worth"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["binding", b"binding", "decided_at_unix_ms", b"decided_at_unix_ms", "merit", b"merit", "outlook", b"outlook", "queues", b"queues", "rung", b"rung", "rung_reason", b"rung_reason", "sentences", b"sentences", "site", b"site", "trigger", b"trigger", "worth", b"worth"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class QueueEntry(_message.Message):
+    """One pool's queue and its part in the plan."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    RUNNING_GPU_H_FIELD_NUMBER: _builtins.int
+    PENDING_GPU_H_FIELD_NUMBER: _builtins.int
+    DEFERRABLE_GPU_H_FIELD_NUMBER: _builtins.int
+    BUSY_GPUS_FIELD_NUMBER: _builtins.int
+    ADMITTING_FIELD_NUMBER: _builtins.int
+    BACKLOG_FIELD_NUMBER: _builtins.int
+    DUE_IN_S_FIELD_NUMBER: _builtins.int
+    DEMAND_W_FIELD_NUMBER: _builtins.int
+    DEMAND_IN_1_H_W_FIELD_NUMBER: _builtins.int
+    DEMAND_IN_4_H_W_FIELD_NUMBER: _builtins.int
+    ADMITS_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Pool name."""
+    running_gpu_h: _builtins.float
+    """Left of what runs (GPU-hours at full throughput, up to the time limits)."""
+    pending_gpu_h: _builtins.float
+    """Waiting to start (GPU-hours)."""
+    deferrable_gpu_h: _builtins.float
+    """Of the waiting, what need not run now (GPU-hours)."""
+    busy_gpus: _builtins.float
+    """GPUs that jobs hold (count); absent = not told."""
+    admitting: _builtins.bool
+    """Whether new work may start at the site, whoever decided that."""
+    backlog: _builtins.str
+    """The backlog in which deferrable work is planned; empty = none, it is demand."""
+    due_in_s: _builtins.float
+    """Until the oldest deferrable work is due (seconds, negative = late); absent = none waits."""
+    demand_w: _builtins.float
+    """What the pool wants now (watts); absent = unknown."""
+    demand_in_1_h_w: _builtins.float
+    """The same an hour from now (watts)."""
+    demand_in_4_h_w: _builtins.float
+    """The same four hours from now (watts)."""
+    admits: _builtins.bool
+    """Whether the plan lets new work in; absent = the site decides."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        running_gpu_h: _builtins.float = ...,
+        pending_gpu_h: _builtins.float = ...,
+        deferrable_gpu_h: _builtins.float = ...,
+        busy_gpus: _builtins.float | None = ...,
+        admitting: _builtins.bool = ...,
+        backlog: _builtins.str = ...,
+        due_in_s: _builtins.float | None = ...,
+        demand_w: _builtins.float | None = ...,
+        demand_in_1_h_w: _builtins.float | None = ...,
+        demand_in_4_h_w: _builtins.float | None = ...,
+        admits: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_admits", b"_admits", "_busy_gpus", b"_busy_gpus", "_demand_in_1_h_w", b"_demand_in_1_h_w", "_demand_in_4_h_w", b"_demand_in_4_h_w", "_demand_w", b"_demand_w", "_due_in_s", b"_due_in_s", "admits", b"admits", "busy_gpus", b"busy_gpus", "demand_in_1_h_w", b"demand_in_1_h_w", "demand_in_4_h_w", b"demand_in_4_h_w", "demand_w", b"demand_w", "due_in_s", b"due_in_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_admits", b"_admits", "_busy_gpus", b"_busy_gpus", "_demand_in_1_h_w", b"_demand_in_1_h_w", "_demand_in_4_h_w", b"_demand_in_4_h_w", "_demand_w", b"_demand_w", "_due_in_s", b"_due_in_s", "admits", b"admits", "admitting", b"admitting", "backlog", b"backlog", "busy_gpus", b"busy_gpus", "deferrable_gpu_h", b"deferrable_gpu_h", "demand_in_1_h_w", b"demand_in_1_h_w", "demand_in_4_h_w", b"demand_in_4_h_w", "demand_w", b"demand_w", "due_in_s", b"due_in_s", "pending_gpu_h", b"pending_gpu_h", "pool", b"pool", "running_gpu_h", b"running_gpu_h"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__admits: _TypeAlias = _typing.Literal["admits"]  # noqa: Y015
+    _WhichOneofArgType__admits: _TypeAlias = _typing.Literal["_admits", b"_admits"]  # noqa: Y015
+    _WhichOneofReturnType__busy_gpus: _TypeAlias = _typing.Literal["busy_gpus"]  # noqa: Y015
+    _WhichOneofArgType__busy_gpus: _TypeAlias = _typing.Literal["_busy_gpus", b"_busy_gpus"]  # noqa: Y015
+    _WhichOneofReturnType__demand_in_1_h_w: _TypeAlias = _typing.Literal["demand_in_1_h_w"]  # noqa: Y015
+    _WhichOneofArgType__demand_in_1_h_w: _TypeAlias = _typing.Literal["_demand_in_1_h_w", b"_demand_in_1_h_w"]  # noqa: Y015
+    _WhichOneofReturnType__demand_in_4_h_w: _TypeAlias = _typing.Literal["demand_in_4_h_w"]  # noqa: Y015
+    _WhichOneofArgType__demand_in_4_h_w: _TypeAlias = _typing.Literal["_demand_in_4_h_w", b"_demand_in_4_h_w"]  # noqa: Y015
+    _WhichOneofReturnType__demand_w: _TypeAlias = _typing.Literal["demand_w"]  # noqa: Y015
+    _WhichOneofArgType__demand_w: _TypeAlias = _typing.Literal["_demand_w", b"_demand_w"]  # noqa: Y015
+    _WhichOneofReturnType__due_in_s: _TypeAlias = _typing.Literal["due_in_s"]  # noqa: Y015
+    _WhichOneofArgType__due_in_s: _TypeAlias = _typing.Literal["_due_in_s", b"_due_in_s"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__admits) -> _WhichOneofReturnType__admits | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__busy_gpus) -> _WhichOneofReturnType__busy_gpus | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__demand_in_1_h_w) -> _WhichOneofReturnType__demand_in_1_h_w | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__demand_in_4_h_w) -> _WhichOneofReturnType__demand_in_4_h_w | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__demand_w) -> _WhichOneofReturnType__demand_w | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__due_in_s) -> _WhichOneofReturnType__due_in_s | None: ...
+
+Global___QueueEntry: _TypeAlias = QueueEntry  # noqa: Y015
 
 @_typing.final
 class OutlookPeriod(_message.Message):

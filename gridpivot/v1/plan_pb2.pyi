@@ -187,6 +187,8 @@ class PoolTarget(_message.Message):
     EXPECTED_W_FIELD_NUMBER: _builtins.int
     FALLBACK_W_FIELD_NUMBER: _builtins.int
     VALUE_USD_PER_MWH_FIELD_NUMBER: _builtins.int
+    ADMITS_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Pool name as in the inventory."""
     max_w: _builtins.float
@@ -197,6 +199,12 @@ class PoolTarget(_message.Message):
     """Wall power of the limits to fall back to without a live governor (watts)."""
     value_usd_per_mwh: _builtins.float
     """What one MWh earns at the margin, at the meter (US dollars per megawatt-hour)."""
+    admits: _builtins.bool
+    """Whether new work may start; absent = the site decides. Guaranteed pools are never closed."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___NodeFallback]:
+        """What each node falls back to, where the pool has nodes; the site takes the lower of this and its own."""
+
     def __init__(
         self,
         *,
@@ -205,14 +213,44 @@ class PoolTarget(_message.Message):
         expected_w: _builtins.float = ...,
         fallback_w: _builtins.float = ...,
         value_usd_per_mwh: _builtins.float = ...,
+        admits: _builtins.bool | None = ...,
+        nodes: _abc.Iterable[Global___NodeFallback] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_admits", b"_admits", "admits", b"admits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_admits", b"_admits", "admits", b"admits", "expected_w", b"expected_w", "fallback_w", b"fallback_w", "max_w", b"max_w", "name", b"name", "nodes", b"nodes", "value_usd_per_mwh", b"value_usd_per_mwh"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__admits: _TypeAlias = _typing.Literal["admits"]  # noqa: Y015
+    _WhichOneofArgType__admits: _TypeAlias = _typing.Literal["_admits", b"_admits"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__admits) -> _WhichOneofReturnType__admits | None: ...
+
+Global___PoolTarget: _TypeAlias = PoolTarget  # noqa: Y015
+
+@_typing.final
+class NodeFallback(_message.Message):
+    """A node's share of its pool's fallback."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    FALLBACK_W_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Node name as in the inventory."""
+    fallback_w: _builtins.float
+    """Wall power of its limits without a live governor (watts)."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        fallback_w: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_w", b"expected_w", "fallback_w", b"fallback_w", "max_w", b"max_w", "name", b"name", "value_usd_per_mwh", b"value_usd_per_mwh"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback_w", b"fallback_w", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PoolTarget: _TypeAlias = PoolTarget  # noqa: Y015
+Global___NodeFallback: _TypeAlias = NodeFallback  # noqa: Y015
 
 @_typing.final
 class Fallback(_message.Message):

@@ -163,6 +163,7 @@ class AiPool(_message.Message):
     MIN_W_FIELD_NUMBER: _builtins.int
     MAX_W_FIELD_NUMBER: _builtins.int
     CURVE_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Unique name inside the site."""
     priority: _builtins.str
@@ -179,6 +180,10 @@ class AiPool(_message.Message):
     def curve(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolPoint]:
         """Throughput versus wall power, ascending in power."""
 
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PoolNode]:
+        """Its hosts, where each has an agent of its own."""
+
     def __init__(
         self,
         *,
@@ -189,14 +194,49 @@ class AiPool(_message.Message):
         min_w: _builtins.float = ...,
         max_w: _builtins.float = ...,
         curve: _abc.Iterable[Global___PoolPoint] | None = ...,
+        nodes: _abc.Iterable[Global___PoolNode] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_w", b"baseline_w", "curve", b"curve", "gpu_count", b"gpu_count", "max_w", b"max_w", "min_w", b"min_w", "name", b"name", "priority", b"priority"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_w", b"baseline_w", "curve", b"curve", "gpu_count", b"gpu_count", "max_w", b"max_w", "min_w", b"min_w", "name", b"name", "nodes", b"nodes", "priority", b"priority"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AiPool: _TypeAlias = AiPool  # noqa: Y015
+
+@_typing.final
+class PoolNode(_message.Message):
+    """One host of a pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    GPU_COUNT_FIELD_NUMBER: _builtins.int
+    MIN_W_FIELD_NUMBER: _builtins.int
+    MAX_W_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Unique name inside the site."""
+    gpu_count: _builtins.int
+    """GPUs expected (count)."""
+    min_w: _builtins.float
+    """Wall power at the lowest power limits (watts)."""
+    max_w: _builtins.float
+    """Wall power at the highest power limits (watts)."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        gpu_count: _builtins.int = ...,
+        min_w: _builtins.float = ...,
+        max_w: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gpu_count", b"gpu_count", "max_w", b"max_w", "min_w", b"min_w", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PoolNode: _TypeAlias = PoolNode  # noqa: Y015
 
 @_typing.final
 class PoolPoint(_message.Message):

@@ -1,4 +1,5 @@
-"""How long a power limit takes on a real board: written with the product's own reader, read back, seen in the drawn power.
+"""How long a power limit and a clock lock take on a real board: written with the product's own reader, read back, seen in
+the drawn power and in the clock.
 
     make test-gpu                    every limit that was changed is put back, also after Ctrl-C
 
@@ -19,6 +20,7 @@ from typing import Any
 from bench_nvml import burn
 
 from agent.gpu.bindings import load_bindings
+from agent.gpu.clocks import RELEASED
 from agent.gpu.nvml import NvmlReader
 from agent.gpu.reading import GpuReading
 
@@ -97,10 +99,40 @@ def measure(reader: NvmlReader, shares: list[float]) -> dict[str, Any]:
     }
 
 
+def lock(reader: NvmlReader, ratio: float) -> dict[str, Any]:
+    """Lock the first board's clock to a share of its highest, and let it go: what NVML says, and what clock and power do."""
+    board = reader.scan({}, time.monotonic()).readings[0]
+    if board.clock_min_mhz is None or board.clock_max_mhz is None:
+        return {"why_not": "the board tells no range of clocks"}
+    mhz = max(board.clock_min_mhz, round(ratio * board.clock_max_mhz))
+    before_hz, before_w = board.sm_clock_hz, mean_w(reader, board.uuid, 2.0)
+    began_s, seen_s = time.monotonic(), None
+    try:
+        attempt = reader.scan({}, began_s, {board.uuid: mhz}).locks.get(board.uuid)
+        while time.monotonic() - began_s < GIVE_UP_S and seen_s is None:
+            hertz = draw_w(reader, board.uuid)[0].sm_clock_hz
+            if hertz is not None and hertz <= 1.03e6 * mhz:
+                seen_s = time.monotonic() - began_s
+            time.sleep(POLL_S)
+        after_w = mean_w(reader, board.uuid, SETTLE_S)
+    finally:
+        let_go = reader.scan({}, time.monotonic(), {board.uuid: RELEASED}).locks.get(board.uuid)
+    return {
+        "clock_mhz": mhz,
+        "outcome": None if attempt is None else attempt.outcome.value,
+        "let_go": None if let_go is None else let_go.outcome.value,
+        "clock_before_mhz": None if before_hz is None else round(before_hz / 1e6),
+        "seen_s": None if seen_s is None else round(seen_s, 2),
+        "before_w": round(before_w, 1),
+        "after_w": round(after_w, 1),
+    }
+
+
 def main() -> None:
     """Load, limits, and everything as it was."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--shares", default="0.8,0.5,0.0", help="of the board's range, going down")
+    options.add_argument("--clock", type=float, default=0.6, help="of the board's highest clock, for the lock")
     given = options.parse_args()
     bindings, faults = load_bindings()
     if bindings is None:
@@ -119,6 +151,7 @@ def main() -> None:
         time.sleep(SETTLE_S)
     try:
         found = measure(reader, [float(s) for s in given.shares.split(",")])
+        found["lock"] = lock(reader, given.clock)
     finally:
         stop.set()
         if loaded:

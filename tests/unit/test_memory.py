@@ -8,6 +8,7 @@ import pytest
 
 from controller.dispatch.terms import Queue
 from controller.fleet.tables import Fleet
+from controller.markets.ai_backlog import Piece
 from controller.markets.book import MarketBook
 from controller.markets.settings import MarketSettings
 from controller.memory import SiteMemory
@@ -84,5 +85,21 @@ async def test_pool_is_expected_to_return_to_what_it_usually_wants(tmp_path: Pat
         week = Queue(running_gpu_h=1000.0, pending_gpu_h=168_000.0, busy_gpus=1000.0)
         held = memory.demand_ahead("falcon-1", TRAIN, 3e6, week, moment(900.0 * 96))
         assert held[-1].power_w == pytest.approx(3e6)  # a week of work waits: the habit of wanting less says nothing
+    finally:
+        await store.close()
+
+
+async def test_work_that_waits_is_remembered_by_when_it_came(tmp_path: Path) -> None:
+    fleet = Fleet([("falcon-1", "ercot")])
+    store = await Store.open(tmp_path / "c.db", SystemClock())
+    try:
+        memory = await memory_of(store, fleet)
+        assert memory.waited("falcon-1", "train") is None
+        for after_s, gpu_h in ((0.0, 40.0), (3_600.0, 70.0), (7_200.0, None), (7_300.0, 50.0)):
+            pool = pb.PoolRollup(name="train", backlog_gpu_h=gpu_h, defer_within_s=7_200.0)
+            rollup = pb.SiteRollup(observed_at_unix_ms=moment(after_s).unix_ms, pools=[pool])
+            fleet["falcon-1"].take_rollup(rollup, moment(after_s))
+            await memory.look(moment(after_s))
+        assert memory.waited("falcon-1", "train") == (Piece(NOON - 3_600.0, 20.0), Piece(NOON + 3_600.0, 30.0))
     finally:
         await store.close()

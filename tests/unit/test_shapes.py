@@ -154,6 +154,10 @@ EXAMPLES: dict[str, Document] = {
         epoch=3,
         version=7,
         issued_at=NOON,
+        pools=[
+            {"name": "train", "max_w": 9e5, "expected_w": 8e5, "fallback_w": 6e5, "value_usd_per_mwh": 2_000.0}
+            | {"admits": False, "nodes": [{"name": "gpu-001", "fallback_w": 6e3}]}
+        ],
         events=[{"event_id": "e1", "ceiling_w": 1e7, "starts_at": NOON, "ends_at": None, "reason": "ercot call"}],
     ),
     "explain": shapes.ExplainShape(
@@ -182,6 +186,9 @@ EXAMPLES: dict[str, Document] = {
                 "ai_w": 1e6,
                 "shadow": [{"name": "site ceiling", "kind": "ceiling", "usd_per_mwh": 41.0}],
             }
+        ],
+        queues=[
+            {"pool": "train", "running_gpu_h": 800.0, "pending_gpu_h": 4e3, "deferrable_gpu_h": 3e3, "admitting": True}
         ],
     ),
     "override": shapes.OverrideShape(site="falcon-1", released=False, ceiling_w=1e7, audit_id="a1"),

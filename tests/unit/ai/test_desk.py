@@ -176,3 +176,42 @@ def test_unknown_work_promises_nothing_but_limits() -> None:
         promise = lever.promise(None, desk.power(), 1e4)
         assert (promise.promised_w > 0.0) == (name is LeverName.POWER_LIMIT)
         assert name is LeverName.POWER_LIMIT or promise.why_not
+
+
+def test_door_that_the_plan_closes_is_closed_alone_and_opened_when_the_plan_lets_work_in() -> None:
+    desk = VirtualDesk("train", cluster(AiPriority.STANDARD))
+    full_w = run(desk, 30)[-1]
+    desk.target_w, desk.admits = 2.0 * full_w, False
+    run(desk, 300)
+    assert [(act.lever, act.restore) for _, act in desk.log] == [(LeverName.ADMISSION, False)]
+    assert desk.cluster.closed_by.startswith("gridpivot")
+    assert run(desk, 10)[-1] == pytest.approx(full_w, rel=0.05)
+    desk.admits = None
+    run(desk, 120)
+    assert desk.log[-1][1].restore and not desk.cluster.closed_by
+
+
+def test_guaranteed_pool_is_never_closed_whatever_a_plan_says() -> None:
+    desk = VirtualDesk("inference", cluster(AiPriority.GUARANTEED))
+    full_w = run(desk, 30)[-1]
+    desk.target_w, desk.admits = full_w, False
+    run(desk, 100)
+    assert not desk.cluster.closed_by and not desk.log
+    promise = desk.levers[LeverName.ADMISSION].promise(desk._work, desk.power(), 0.0)
+    forced = PoolNeed(
+        "g", AiPriority.GUARANTEED, full_w, desk.power(), False, {LeverName.ADMISSION: promise}, admits=False
+    )
+    assert promise.subjects and not decide({}, [forced], 1e6, "x")
+
+
+def test_what_was_closed_for_a_shed_stays_closed_while_the_plan_wants_that() -> None:
+    desk = VirtualDesk("train", cluster(AiPriority.SPOT))
+    full_w = run(desk, 30)[-1]
+    desk.target_w, desk.admits = 0.4 * full_w, False
+    run(desk, 300)
+    desk.target_w = None
+    run(desk, 600)
+    assert desk.cluster.closed_by.startswith("gridpivot")
+    desk.admits = True
+    run(desk, 600)
+    assert not desk.desk.pulls and not desk.cluster.closed_by

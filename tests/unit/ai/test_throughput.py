@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from agent.ai.learner import Learner
 from agent.ai.lever import PoolPower
 from agent.ai.throughput import Throughput, ThroughputOutcome, ThroughputSettings, figure_of
-from controller.fleet.state import learned
+from controller.fleet.curves import learned
 from gridpivot.clock import Instant
 from gridpivot.curves import gpu_pool
 from gridpivot.v1 import telemetry_pb2 as pb

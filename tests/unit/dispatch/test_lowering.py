@@ -31,7 +31,16 @@ def plans(draw: st.DrawFn) -> pb.Plan:
             )
             for name in ("s19", "s21")
         ],
-        pools=[pb.PoolTarget(name="ai", max_w=draw(WATTS), expected_w=draw(WATTS), fallback_w=draw(WATTS))],
+        pools=[
+            pb.PoolTarget(
+                name="ai",
+                max_w=draw(WATTS),
+                expected_w=draw(WATTS),
+                fallback_w=draw(WATTS),
+                admits=draw(st.none() | st.booleans()),
+                nodes=[pb.NodeFallback(name="gpu-1", fallback_w=draw(WATTS))],
+            )
+        ],
         events=[pb.EventWindow(event_id=e, ceiling_w=draw(WATTS)) for e in events],
     )
 
@@ -50,6 +59,8 @@ def test_nothing_is_higher_than_before_and_no_event_is_let_go(old: pb.Plan, new:
             assert total[1] <= total[0] + 1e-3
     for before, after in zip(old.pools, plan.pools, strict=True):
         assert after.max_w <= before.max_w and after.fallback_w <= before.fallback_w
+        assert after.nodes[0].fallback_w <= before.nodes[0].fallback_w
+        assert not after.admits or before.admits
 
 
 @given(plans())

@@ -51,6 +51,18 @@ def test_deferrable_work_waits_for_cheap_power_while_the_rest_runs(make):
     assert max(one.ai_w for one in site.outlook) == pytest.approx(MOST_W)
 
 
+def test_running_work_may_swing_once_the_door_is_known_to_be_closed(make):
+    fleet = working(make, demand_w=HALF_W, waits_gpu_h=1000.0, due_h=24.0)
+    (pool,) = fleet.sites[0].pools
+    shut = replace(pool, queue=replace(pool.queue, admitting=False))
+    site = planned(replace(fleet, sites=(replace(fleet.sites[0], pools=(shut,)),)))
+    assert site.pools[0].expected_w == pytest.approx(HALF_W, rel=1e-6)
+    assert site.pools[0].max_w == pytest.approx(1.05 * HALF_W, rel=1e-6)
+    tight = replace(fleet.sites[0], pools=(shut,), classes=(), fixed_w=0.0, ceiling_w=1.05 * 550e3)
+    site = planned(replace(fleet, sites=(tight,)))
+    assert site.pools[0].max_w == site.pools[0].expected_w == pytest.approx(550e3)  # what runs is to give way itself
+
+
 def test_a_near_deadline_drives_it_on_while_power_is_dear(make):
     site = planned(working(make, demand_w=HALF_W, waits_gpu_h=480.0, due_h=2.0))
     assert site.pools[0].expected_w == pytest.approx(MOST_W)

@@ -10,6 +10,7 @@ from controller.dispatch.inputs import Window
 from controller.dispatch.plan import Terms, build_plan, materially_different
 from controller.dispatch.solve import Planner
 from gridpivot.clock import Instant
+from gridpivot.curves import PoolNode
 from gridpivot.plan import check
 from gridpivot.v1 import plan_pb2 as pb
 from gridpivot.vocabulary import AiPriority, Posture
@@ -107,3 +108,34 @@ def test_ai_power_is_sent_past_the_threshold(planned):
     other = changed(plan)
     other.pools[0].fallback_w -= 500e3
     assert materially_different(plan, other) == "AI pool inference"
+
+
+@pytest.fixture(scope="module")
+def hosted(make):
+    """A pool on two hosts of unlike size."""
+    pool = make.pool("training", AiPriority.STANDARD, 100)
+    nodes = (PoolNode("gpu-1", 80, 48e3, 88e3), PoolNode("gpu-2", 20, 12e3, 22e3))
+    return make.site(pools=[replace(pool, pool=replace(pool.pool, nodes=nodes))])
+
+
+def test_plan_tells_every_node_its_fallback_and_they_add_up_to_the_pools(make, hosted):
+    decision = Planner().solve(make.fleet(hosted)).sites[0]
+    middle = replace(decision, pools=(replace(decision.pools[0], fallback_w=85e3, admits=False),))
+    (target,) = build_plan(middle, hosted, TERMS, NOW, "").pools
+    assert [(n.name, n.fallback_w) for n in target.nodes] == [("gpu-1", 68e3), ("gpu-2", 17e3)]
+    assert target.HasField("admits") and not target.admits
+    below = replace(decision, pools=(replace(decision.pools[0], fallback_w=1e3),))
+    (target,) = build_plan(below, hosted, TERMS, NOW, "").pools
+    assert [n.fallback_w for n in target.nodes] == [48e3, 12e3]  # boards go no lower
+    assert not target.HasField("admits")  # nothing is known of its queue
+
+
+def test_a_door_and_a_new_node_are_worth_a_plan(make, hosted):
+    decision = Planner().solve(make.fleet(hosted)).sites[0]
+    old = build_plan(decision, hosted, TERMS, NOW, "")
+    shut = replace(decision, pools=(replace(decision.pools[0], admits=False),))
+    assert materially_different(old, build_plan(shut, hosted, TERMS, NOW, "")) == "admission of training"
+    other = pb.Plan()
+    other.CopyFrom(old)
+    other.pools[0].nodes.add(name="gpu-3", fallback_w=1e3)
+    assert materially_different(old, other) == "nodes of training"

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from controller.dispatch.inputs import PriceStep, Window
+from controller.dispatch.terms import Queue
 from controller.dispatch.trigger import Planned, due
 
 pytestmark = pytest.mark.unit
@@ -126,3 +127,23 @@ def test_largest_of_several_changes_is_named_and_the_rest_counted(state):
 def test_joined_site_is_planned(state, make):
     joined = replace(state, sites=(*state.sites, make.site("zambezi-02")))
     assert due(Planned(state, 0.0), joined, 1.0).sentence == "Site zambezi-02 joined."
+
+
+def queued(state, pending_gpu_h):
+    pool = state.sites[0].pools[0]
+    queue = None if pending_gpu_h is None else Queue(9000.0, pending_gpu_h)
+    return at(state, 0, pools=(replace(pool, queue=queue),))
+
+
+def test_work_that_comes_for_half_an_hour_of_the_pool_plans_anew(state):
+    last = Planned(queued(state, 1_000.0), 100.0)
+    assert due(last, queued(state, 5_400.0), 101.0) is None
+    trigger = due(last, queued(state, 6_000.0), 101.0)
+    assert trigger.sentence == "5,000 GPU-h more wait for training at permian-03."
+    assert trigger.material and not trigger.urgent
+
+
+def test_work_that_is_done_or_a_queue_that_nobody_knew_or_knows_is_no_reason(state):
+    assert due(Planned(queued(state, 9_000.0), 100.0), queued(state, 0.0), 101.0) is None
+    assert due(Planned(queued(state, None), 100.0), queued(state, 9_000.0), 101.0) is None
+    assert due(Planned(queued(state, 0.0), 100.0), queued(state, None), 101.0) is None

@@ -4,12 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.connection import PoolTerms
-from controller.dispatch.terms import Queue
+from controller.connection import BacklogSettings, PoolTerms
+from controller.dispatch.terms import Queue, WorkDue
 from controller.events.windows import Orders, override
 from controller.fleet.backlogs import demanded
 from controller.fleet.state import SiteTerms, class_state, fleet_state, margin_usd_per_h, overhead_ratio
 from controller.fleet.tables import SiteLive
+from controller.markets.ai_backlog import Piece
 from controller.markets.book import MarketBook
 from controller.markets.settings import MarketSettings
 from gridpivot.clock import Instant
@@ -139,3 +140,35 @@ def test_deferrable_work_is_demand_where_no_backlog_takes_it() -> None:
     assert demanded(site.pools[0]) == Queue(8.0, 50.0, 0.0)
     (site,) = queued(50.0, 30.0, defer_within_s=7_200.0).sites
     assert demanded(site.pools[0]) == Queue(8.0, 50.0, 30.0)
+
+
+class Remembering:
+    """A memory of what waits, and of nothing else."""
+
+    def __init__(self, *pieces: Piece) -> None:
+        self._pieces = pieces
+
+    def demand_charge(self, site: str, region: str, now: Instant) -> None:
+        return None
+
+    def demand_ahead(self, site, pool, present_w, queue, now):
+        return ()
+
+    def waited(self, site: str, pool: str) -> tuple[Piece, ...]:
+        return self._pieces
+
+
+def test_work_of_a_backlog_grows_older_and_is_not_put_off_for_ever() -> None:
+    settings = BacklogSettings(name="batch", region="ercot", deadline_h=8, usd_per_gpu_hour=1.5)
+    site = live(pools=[pb.PoolRollup(name="train", demand_w=6_000.0, backlog_gpu_h=30.0)])
+    terms = SiteTerms("falcon-1", 40_000.0, pools={"train": PoolTerms(backlog="batch")})
+    book = MarketBook(MarketSettings(), {"ercot"}, NOW)
+    came = Piece(NOW.unix_s - 9 * 3600.0, 10.0), Piece(NOW.unix_s - 3600.0, 20.0)
+
+    def due_of(*pieces: Piece) -> tuple[WorkDue, ...]:
+        memory = Remembering(*pieces)
+        (backlog,) = fleet_state([(terms, site)], book, Orders(), NOW, backlogs=[settings], memory=memory).backlogs
+        return backlog.due
+
+    assert [(d.due_in_s, d.gpu_h) for d in due_of(*came)] == [(-3600.0, 10.0), (7 * 3600.0, 20.0)]
+    assert due_of(came[0]) == ()  # these ages are of other work

@@ -15,7 +15,7 @@ from agent.governor.journal import PlanJournal
 from agent.governor.lease import PlanBook, SitePolicy
 from gridpivot.clock import Instant
 from gridpivot.curves import gpu_pool, miner_class
-from gridpivot.plan import sign
+from gridpivot.plan import SIGNATURE_CONTEXT, sign, verify
 from gridpivot.v1 import plan_pb2 as pb
 from gridpivot.vocabulary import AiPriority, PlanState, Posture, Rung
 
@@ -380,3 +380,39 @@ def test_clock_that_was_never_set_holds_every_event_after_a_reboot(open_book, tm
     unset = Instant(5.0, 1_000.0)
     book = PlanBook(POLICY, INVENTORY, KEYS, PlanJournal(tmp_path / "plan.pb"), unset)
     assert book.active_events(unset) == {"e1": 5e5}
+
+
+def doors(**admits: bool) -> list[pb.PoolTarget]:
+    made = [pb.PoolTarget(name=name, max_w=9e3, admits=open_) for name, open_ in admits.items()]
+    made[-1].nodes.add(name="gpu-1", fallback_w=4e3)
+    return made
+
+
+def test_plan_says_who_admits_and_what_nodes_fall_back_to(open_book) -> None:
+    book = open_book()
+    assert book.offer(signed(plan(1, pools=doors(inference=False, training=False))), T0).status == PlanState.ACCEPTED
+    orders = book.orders(T0)
+    assert list(orders.pool_admits) == [None, False]  # a guaranteed pool is never closed
+    assert book.node_fallbacks_w() == {"training": {"gpu-1": 4e3}}
+    ended = later(60.0)
+    assert list(book.orders(ended).pool_admits) == [None, None]  # nobody plans: the site decides
+    assert book.node_fallbacks_w() == {"training": {"gpu-1": 4e3}}
+
+
+def test_plan_of_an_older_controller_says_nothing_of_doors_and_nodes(open_book) -> None:
+    book = open_book()
+    book.offer(signed(plan()), T0)
+    assert list(book.orders(T0).pool_admits) == [None, None] and book.node_fallbacks_w() == {}
+
+
+def test_node_fallback_that_is_no_power_is_refused(open_book) -> None:
+    pools = doors(training=True)
+    pools[0].nodes[0].fallback_w = float("nan")
+    status = open_book().offer(signed(plan(1, pools=pools)), T0)
+    assert status.status == PlanState.REJECTED and "gpu-1" in status.reason
+
+
+def test_plan_with_fields_of_a_newer_contract_is_taken() -> None:
+    newer = plan(1).SerializeToString() + bytes([0xFA, 0x07, 0x03]) + b"new"  # field 127, length-delimited
+    exact = pb.SignedPlan(plan=newer, signature=KEY.sign(SIGNATURE_CONTEXT + newer), key_id="k1")
+    assert verify(exact, KEYS).ceiling_w == plan(1).ceiling_w

@@ -11,6 +11,7 @@ from agent.gpu.accounting import Members, account
 from agent.node.report import report
 from agent.nodes.authority import keep_boards, load_boards
 from agent.nodes.reports import read_report
+from gridpivot.curves import AiPool
 from tests.unit.node.site_of_nodes import HOST_W, LEASE_S, FakeNode, Site
 
 pytestmark = pytest.mark.unit
@@ -257,3 +258,25 @@ def test_whatever_nodes_do_limits_that_may_be_in_force_stay_inside_what_was_want
         for node in nodes.values():
             node.take()
     np.testing.assert_allclose([w for node in nodes.values() for w in node.limit_w.values()], 333.0)
+
+
+def test_plan_lowers_the_fallback_of_a_node_and_never_raises_one() -> None:
+    site = Site()
+    nodes = [site.node(name) for name in "abcd"]
+    site.hold(HOSTS_W + 16 * 400.0)
+    derived_w = fallback_w(site, nodes[0])
+    now = site.clock.now()
+    caps = {"a": 4 * (HOST_W + 300.0), "b": 4 * (HOST_W + 690.0), "nobody": 1.0}
+    site.pools.cap_fallbacks({site.pools.declared[0].name: caps, "other": {"c": 1.0}}, now)
+    assert 270.0 <= fallback_w(site, nodes[0]) <= 300.0
+    assert [fallback_w(site, node) for node in nodes[1:]] == [derived_w] * 3
+    site.pools.cap_fallbacks({}, now)
+    assert fallback_w(site, nodes[0]) == derived_w
+
+
+def test_nodes_are_declared_with_what_their_limits_allow() -> None:
+    (declared,) = Site().pools.declared
+    assert [n.name for n in declared.nodes] == list("abcd")
+    assert sum(n.gpu_count for n in declared.nodes) == declared.gpu_count
+    assert sum(n.max_w for n in declared.nodes) == pytest.approx(declared.max_w)
+    assert AiPool.from_proto(declared.to_proto()) == declared

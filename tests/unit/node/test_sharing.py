@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.gpu.accounting import Settable, distribute
-from agent.nodes.sharing import level_limits_w, released_w, steady_w
+from agent.nodes.sharing import capped_w, level_limits_w, released_w, steady_w
 
 pytestmark = pytest.mark.unit
 
@@ -57,3 +57,21 @@ def test_steady_watts_never_pass_what_is_wanted(wanted: list[float]) -> None:
 def test_small_moves_do_not_reach_the_hosts() -> None:
     used = steady_w(None, 100_000.0, 1000.0)
     assert {steady_w(used, wall_w, 1000.0) for wall_w in (99_600.0, 100_400.0, 100_900.0)} == {used}
+
+
+@given(
+    st.lists(st.tuples(watts, watts, watts), min_size=1, max_size=6),
+    st.lists(st.none() | st.floats(-500.0, 3000.0), min_size=6, max_size=6),
+)
+def test_caps_of_nodes_only_lower(rows: list[tuple[float, float, float]], caps: list[float | None]) -> None:
+    given_w = np.array(rows)
+    given_w[given_w > 900.0] = np.nan
+    least_w = np.full(given_w.shape, 100.0)
+    caps_w = np.array([np.nan if c is None else c for c in caps[: len(rows)]])
+    lowered = capped_w(given_w, least_w, caps_w)
+    assert (np.isnan(lowered) == np.isnan(given_w)).all()
+    assert not (lowered > given_w).any()
+    assert not (lowered < np.minimum(least_w, given_w)).any()
+    floor_w = np.nansum(np.minimum(least_w, given_w), axis=1)
+    assert not (np.nansum(lowered, axis=1) > np.fmax(caps_w, floor_w) + 1e-6)[~np.isnan(caps_w)].any()
+    assert np.array_equal(lowered[np.isnan(caps_w)], given_w[np.isnan(caps_w)], equal_nan=True)
