@@ -22,6 +22,7 @@ class WorkNode:
     answers: bool = True  # False: the manager does not hear it; what it draws is unknown, not zero
     held: bool = False  # takes no new work, whoever wanted that
     held_by: str = ""  # who and why, as the manager keeps it; starts with "gridpivot" when it is ours
+    others: int = 0  # what else runs there and holds no GPU, where the manager shows it beside jobs
 
     @property
     def ours(self) -> bool:

@@ -26,6 +26,8 @@ def work_against(work: PoolWork, node: str) -> str:
         return "its workload manager does not list it, so nobody can say that nothing runs there"
     if found.busy_gpus:
         return f"its workload manager counts {found.busy_gpus} of its GPUs as busy"
+    if found.others:
+        return f"{found.others} pods without GPUs run on it; drain it first"
     if not found.answers:
         return "its workload manager does not hear it, so nobody can say that nothing runs there"
     return ""

@@ -89,7 +89,8 @@ def pool_work(cluster: Cluster, settings: KubernetesSettings, read_at_s: float) 
     busy = Counter[str]()
     for pod in (pod for pods in running.values() for pod in pods):
         busy[pod.spec.node_name] += pod.spec.gpus(settings.gpu_resource)
-    nodes = tuple(_node(node, busy[node.metadata.name], settings) for node in cluster.nodes)
+    others = Counter(pod.spec.node_name for pod in cluster.pods if _other_work(pod, settings))
+    nodes = tuple(_node(node, busy[node.metadata.name], others[node.metadata.name], settings) for node in cluster.nodes)
     jobs = {id_of_job(job): job for job in cluster.jobs}
     queue = cluster.queue
     queue_open = queue is None or queue.spec.stop_policy == "None"
@@ -109,11 +110,18 @@ def kept_waiting(job: Job, running: Mapping[str, Sequence[Pod]]) -> bool:
     return bool(marks_on(job.metadata)) and not job.over and id_of_job(job) not in running
 
 
-def _node(node: Node, busy: int, settings: KubernetesSettings) -> WorkNode:
+def _other_work(pod: Pod, settings: KubernetesSettings) -> bool:
+    """Whether it would be lost with its node and holds no GPU: what every node has of itself (DaemonSet, static) is none."""
+    owner = pod.metadata.controller
+    of_the_node = owner is not None and owner.kind in ("DaemonSet", "Node")
+    return not pod.over and not of_the_node and not pod.spec.gpus(settings.gpu_resource)
+
+
+def _node(node: Node, busy: int, others: int, settings: KubernetesSettings) -> WorkNode:
     gpus = count_of(node.status.capacity.get(settings.gpu_resource))
     held = node.spec.unschedulable
     owner = (held_by(marks_on(node.metadata)) or "cordoned by another") if held else ""
-    return WorkNode(node.metadata.name, gpus, min(gpus, busy), node.ready, held, owner)
+    return WorkNode(node.metadata.name, gpus, min(gpus, busy), node.ready, held, owner, others)
 
 
 def _job(job_id: str, pods: Sequence[Pod], job: Job | None, unix_s: float, settings: KubernetesSettings) -> WorkJob:

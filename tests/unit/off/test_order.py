@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.ai.work import PoolWork, WorkNode
 from agent.bmc.reader import BmcSample
-from agent.off.empty import boards_against
+from agent.off.empty import boards_against, work_against
 from agent.off.order import EMPTY_S, Do, OffOrder, OffState, Seen, decide, empty_enough
 from gridpivot.clock import Instant
 
@@ -75,6 +76,21 @@ def test_one_empty_look_is_not_enough_and_a_busy_one_begins_anew() -> None:
     assert not empty_enough(made, False, 109.95)
     assert not empty_enough(made, True, 111.0)
     assert empty_enough(made, True, 111.0 + EMPTY_S)
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        (WorkNode("a", 4, 0), ""),
+        (WorkNode("a", 4, 1), "counts 1 of its GPUs as busy"),
+        (WorkNode("a", 4, 0, others=2), "2 pods without GPUs"),
+        (WorkNode("a", 4, 0, answers=False), "does not hear it"),
+        (WorkNode("b", 4, 0), "does not list it"),
+    ],
+)
+def test_a_node_is_empty_only_by_all_that_its_manager_knows(node: WorkNode, said: str) -> None:
+    found = work_against(PoolWork(0.0, (node,), ()), "a")
+    assert said in found and bool(found) is bool(said)
 
 
 @pytest.mark.parametrize(

@@ -256,3 +256,14 @@ async def test_order_that_has_ended_does_nothing(site: Site) -> None:
     ]
     assert {step.outcome for step in steps} == {LeverOutcome.FAILED}
     assert {permission.verb for permission in site.server.asked} <= {"get", "list"}
+
+
+async def test_pods_without_gpus_count_as_other_work_but_for_what_every_node_has_of_itself(site: Site) -> None:
+    owner = {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "exporter", "uid": "u", "controller": True}
+    site.cluster.add_pod("kube-system", "exporter-1", "gpu2", gpus=0, ownerReferences=[owner])
+    site.cluster.add_pod("kube-system", "static", "gpu2", gpus=0, ownerReferences=[{**owner, "kind": "Node"}])
+    before = {node.name: node.others for node in (await site.pool().observe(0.0)).nodes}
+    site.cluster.add_pod("other", "prepares-data", "gpu2", gpus=0)
+    after = {node.name: node.others for node in (await site.pool().observe(0.0)).nodes}
+    assert before["gpu2"] == 0
+    assert after == {**before, "gpu2": 1}
