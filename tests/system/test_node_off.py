@@ -137,9 +137,11 @@ async def test_a_node_goes_off_by_a_persons_word_and_comes_back_with_its_limits(
     assert refused.returncode == 4, refused
     assert "1 of its GPUs as busy" in refused.stderr and rack.hosts["gpu-1"].resets == []
     change(0)
+    began_s = time.monotonic()
     done = await asyncio.to_thread(rack.call, "site", "node", "off", "gpu-1", "--for", "1h", "--why", "filters")
     assert done.returncode == 0, (done.stderr, rack.told("site"))
     assert "gpu-1 is off: " in done.stdout
+    print("off, by its wall power, after", round(time.monotonic() - began_s, 1), "s:", done.stdout.strip())
     assert rack.hosts["gpu-1"].resets == ["GracefulShutdown"] and not rack.hosts["gpu-1"].on
     assert rack.held_by("gpu-1").startswith("gridpivot:off-")
     nodes = await asyncio.to_thread(rack.nodes)
@@ -160,8 +162,10 @@ async def test_a_node_goes_off_by_a_persons_word_and_comes_back_with_its_limits(
         assert rack.power_w() <= TIGHT_W
     assert order["state"] == "wants_room"
     await asyncio.to_thread(ask, rack.site_dir, {"op": "release"})
+    began_s = time.monotonic()
     back = await asyncio.to_thread(rack.call, "site", "node", "on", "gpu-1")
     assert back.returncode == 0, (back.stderr, rack.told("site"))
+    print("back with its limits, from room onward, after", round(time.monotonic() - began_s, 1), "s")
     assert rack.hosts["gpu-1"].resets == ["GracefulShutdown", "On"]
     assert rack.held_by("gpu-1") == ""
     live = await asyncio.to_thread(rack.live)
