@@ -20,7 +20,7 @@ from agent.ai.desk import Pull
 from agent.ai.process import run_command
 from agent.ai.runner import ORDER_S, AiDesk
 from agent.ai.workload import Order, Workload, WorkloadRefused
-from agent.bmc.outcomes import BmcTrouble
+from agent.bmc.outcomes import BmcOutcome, BmcTrouble
 from agent.bmc.reader import BmcReader
 from agent.bmc.settings import PoolBmcSettings
 from agent.durable import replace_file
@@ -38,6 +38,15 @@ BEAT_S = 1.0
 CALL_S = 60.0  # one conversation with a workload manager
 COMMAND_S = 30.0  # a shutdown command
 KEPT_ENDINGS = 50
+# A request to shut down that ends so was not taken; any other end proves nothing.
+_NEVER_TAKEN = (
+    BmcOutcome.UNSUPPORTED,
+    BmcOutcome.REFUSED,
+    BmcOutcome.UNAUTHORISED,
+    BmcOutcome.UNTRUSTED,
+    LeverOutcome.UNSUPPORTED,
+    LeverOutcome.NO_PERMISSION,
+)
 _CHARGED = (OffState.WAKING, OffState.STARTING)
 
 
@@ -239,7 +248,10 @@ class OffDesk:
             else:
                 await reader.shut_down()
         except (BmcTrouble, WorkloadRefused) as error:
-            await self._end(order, f"stays on: {error}")
+            if error.outcome in _NEVER_TAKEN:
+                await self._end(order, f"stays on: {error}")
+                return
+            order.detail = str(error)  # it may have been taken all the same: its wall power will tell
         reader.hurry()
 
     async def _switch_on(self, order: OffOrder) -> None:

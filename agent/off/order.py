@@ -113,7 +113,7 @@ def decide(order: OffOrder, seen: Seen, now: Instant) -> Do:
         case OffState.CHECKING:
             return _checking(order, now.monotonic_s)
         case OffState.STOPPING:
-            return _stopping(order, seen, now.monotonic_s)
+            return _stopping(order, seen, now)
         case OffState.STARTING:
             return _starting(order, seen, now.monotonic_s)
     if seen.running:
@@ -143,18 +143,21 @@ def _checking(order: OffOrder, now_s: float) -> Do:
     return Do.CHECK if now_s - order.looked_s >= LOOK_S else Do.NOTHING
 
 
-def _stopping(order: OffOrder, seen: Seen, now_s: float) -> Do:
-    """Only a reading that was begun after the command is proof."""
+def _stopping(order: OffOrder, seen: Seen, now: Instant) -> Do:
+    """Only a reading that was begun after the command is proof.
+
+    What did not shut down in time may do so later: it is given no work before somebody says so, or its order is over.
+    """
     if seen.off and seen.sample is not None and seen.sample.read_at_s > order.commanded_s:
         order.delivered_w = max(0.0, order.before_w - seen.sample.power_w)
         order.state, order.short = OffState.OFF, False
         return Do.TELL_OFF
-    if now_s < order.commanded_s + order.promised_s:
+    if now.monotonic_s < order.commanded_s + order.promised_s:
         return Do.NOTHING
     if not order.short:
         order.short = True
         return Do.TELL_SHORT
-    return Do.GIVE_UP if seen.connected or order.on_wanted else Do.NOTHING
+    return Do.GIVE_UP if order.over(now) and seen.running else Do.NOTHING
 
 
 def _starting(order: OffOrder, seen: Seen, now_s: float) -> Do:

@@ -155,7 +155,7 @@ async def test_a_bmc_that_offers_no_graceful_shutdown_forces_nothing(rig: Rig) -
     assert "GracefulShutdown is not offered" in rig.desk.endings["a"]
 
 
-async def test_a_system_that_does_not_heed_is_short_told_in_time_and_given_back_while_it_runs(rig: Rig) -> None:
+async def test_a_system_that_does_not_heed_is_told_in_time_and_held_until_somebody_gives_it_back(rig: Rig) -> None:
     rig.hosts["a"].ignores = True
     order = await rig.by_hand.off("a", None, "ana", "")
     await rig.until(OffState.STOPPING)
@@ -165,8 +165,22 @@ async def test_a_system_that_does_not_heed_is_short_told_in_time_and_given_back_
     assert rig.clock.s - order.commanded_s - order.promised_s <= 10.0, "told within ten seconds of the promise's end"
     (pull,) = rig.side.apart()
     assert (pull.state, pull.delivered_w) == (PullState.SHORT, 0.0)
+    await rig.look()
+    assert rig.held_by("a"), "it may shut down yet, and would take work with it"
+    await rig.by_hand.on("a", "ana", "it stays")
     await rig.until(None)
     assert rig.held_by("a") == "" and rig.hosts["a"].resets == ["GracefulShutdown"]
+
+
+async def test_a_request_whose_answer_is_lost_may_have_been_taken_and_the_wall_power_tells(rig: Rig) -> None:
+    rig.bmcs["a"].changes["/redfish/v1/Systems/1/Actions/ComputerSystem.Reset"] = 503
+    order = await rig.by_hand.off("a", None, "ana", "")
+    await rig.until(OffState.STOPPING)
+    await rig.look()
+    assert "503" in order.detail and rig.held_by("a")
+    rig.hosts["a"].on = False
+    await rig.until(OffState.OFF)
+    assert order.delivered_w > 0.0
 
 
 async def test_a_system_that_hangs_while_stopping_stays_held_and_counts_once_it_is_off(rig: Rig) -> None:
