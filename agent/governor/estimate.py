@@ -80,9 +80,12 @@ def estimate(
     ai_now = draws(sensed, limits)
     ai_w, ai_limit_w = sum(ai_now), sum(limits)
     reported_w = float(state.believed_w.sum())
-    trust = watch.judge(sensed.meter, _envelope(state, standing, reported_w, ai_w, ai_limit_w, policy), now_s)
     age_s = now_s - sensed.meter.read_at_s if sensed.meter is not None else 0.0
     ranges = _draw_range(state, ai_now, policy.meter_dead_s + max(0.0, age_s), now_s)
+    # What GPUs have taken within its lag the meter need not have seen yet: a step of AI is no fault of the meter.
+    ai_seen_w = sum(least for least, _ in ranges)
+    envelope = _envelope(state, standing, reported_w, ai_seen_w, ai_limit_w, policy)
+    trust = watch.judge(sensed.meter, envelope, now_s)
     falling = state.pending < 0
     credit_w = float(state.moved_w[falling].sum())
     # A minute-long shed under way must not be what AI waits for while others could make room in seconds.
@@ -94,6 +97,7 @@ def estimate(
     if trust is MeterTrust.TRUSTED and sensed.meter is not None:
         base_w = sensed.meter.power_w
         state.trusted_w, state.trusted_ai_w, state.trusted_reported_w = base_w, ai_w, reported_w
+        state.trusted_ai_most_w = sum(most for _, most in ranges)
         state.raised_since_w = state.shed_since_w = 0.0
         credit_w += shed_tail_w
         # Sheds for other ends only fill a breach: counted as room for AI they would leave it short.
@@ -153,7 +157,10 @@ def _age_overhead(state: GovernorState, policy: Policy, now_s: float) -> None:
 def _envelope(
     state: GovernorState, standing: Standing, reported_w: float, ai_w: float, ai_limit_w: float, policy: Policy
 ) -> Envelope:
-    """What the devices make possible: sensors are at most 20 % off, in flight and lag come on top."""
+    """What the devices make possible: sensors are at most 20 % off, in flight and lag come on top.
+
+    `ai_w`: the least that AI drew while the meter may still show it.
+    """
     moving_w = float(state.moved_w[state.pending != 0].sum()) + sum(w for _, w in state.shed_tails)
     overhead = 1.0 + policy.overhead_ratio
     least_w = 0.6 * reported_w + 0.5 * ai_w - moving_w - 0.05 * policy.ceiling_w
@@ -161,7 +168,7 @@ def _envelope(
     silent_w = float(state.believed_w[standing.silent].sum())  # may be without power: then the meter is right
     if state.trusted_w is not None:
         # Nothing falls from one second to the next that no device has shown: a phase lost before anything was learned.
-        moved_w = state.correction * (reported_w - state.trusted_reported_w) + ai_w - state.trusted_ai_w
+        moved_w = state.correction * (reported_w - state.trusted_reported_w) + ai_w - state.trusted_ai_most_w
         carried_w = state.trusted_w + moved_w * (1.0 + 0.7 * policy.overhead_ratio)
         slack_w = 0.15 * state.trusted_w + moving_w + abs(state.overhead_debt_w) + 0.04 * policy.ceiling_w
         least_w = max(least_w, carried_w - slack_w - silent_w)

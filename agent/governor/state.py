@@ -274,6 +274,7 @@ class GovernorState:
         self.first_tick_s: float | None = None
         self.trusted_w: float | None = None
         self.trusted_ai_w = 0.0
+        self.trusted_ai_most_w = 0.0  # the most that the meter may have been showing of it then
         self.trusted_reported_w = 0.0  # by the devices, when the meter was last believed
         self.raised_since_w = 0.0  # increases commanded since the meter was last believed
         self.shed_since_w = 0.0  # decreases proven by devices since then

@@ -171,7 +171,9 @@ def distribute(gpus: Sequence[Settable], budget_w: float) -> dict[str, float]:
         else:
             high_w = level_w
     # The hair above keeps an exact share (8 x 300 W of 2400 W) from falling by a whole watt.
-    given = {g.uuid: max(g.min_w, float(math.floor(min(g.max_w, max(g.min_w, low_w)) + 1e-9))) for g in gpus}
+    given = {
+        g.uuid: min(g.max_w, max(g.min_w, float(math.floor(min(g.max_w, max(g.min_w, low_w)) + 1e-9)))) for g in gpus
+    }
     if sum(given.values()) > max(budget_w, sum(g.min_w for g in gpus)):
         return {g.uuid: max(g.min_w, given[g.uuid] - 1.0) for g in gpus}
     return given

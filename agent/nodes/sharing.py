@@ -27,7 +27,7 @@ def level_limits_w(min_w: Floats, max_w: Floats, budget_w: float) -> Floats:
             low_w = level_w
         else:
             high_w = level_w
-    given: Floats = np.maximum(min_w, np.floor(np.clip(low_w, min_w, max_w) + HAIR_W))
+    given: Floats = np.minimum(max_w, np.maximum(min_w, np.floor(np.clip(low_w, min_w, max_w) + HAIR_W)))
     if float(given.sum()) > max(budget_w, float(min_w.sum())):
         given = np.maximum(min_w, given - 1.0)
     return given
