@@ -14,6 +14,8 @@ from gridpivot.clock import Instant
 from gridpivot.curves import AiPool
 from gridpivot.vocabulary import MeterTrust, Stage
 
+START_S = 60.0  # hosts come back, and their meter is believed, well within it
+
 
 @dataclass(slots=True)
 class AiSide:
@@ -21,6 +23,7 @@ class AiSide:
 
     pools: Sequence[AiPool]
     shortage: Shortage = field(default_factory=Shortage)
+    began_s: float | None = None
 
     def tell(
         self,
@@ -35,7 +38,11 @@ class AiSide:
         desk.acts = stage in (Stage.SHED_ONLY, Stage.FULL)
         may_raise = orders.may_raise and stage is Stage.FULL and picture.meter_trust is MeterTrust.TRUSTED
         cover_w = max(0.0, picture.room_w) + picture.mining_w
-        short_w = self.shortage.take(picture.shed_short_w, now.monotonic_s)
+        if self.began_s is None:
+            self.began_s = now.monotonic_s
+        # After a start hosts are silent and charged their most, and the meter contradicts that: no work goes for a guess.
+        guessing = picture.meter_trust is not MeterTrust.TRUSTED and now.monotonic_s - self.began_s < START_S
+        short_w = self.shortage.take(0.0 if guessing else picture.shed_short_w, now.monotonic_s)
         lockable = [name for name, side in desk.sides.items() if side.clocks is not None]
         wanted = targets(self.pools, readings, orders, short_w, lockable)
         admits = orders.pool_admits or [None] * len(self.pools)
