@@ -243,7 +243,7 @@ async def test_what_a_dead_agent_held_ends_by_itself(cluster: SlurmCluster) -> N
     dead = pool(cluster, drain=False)
     assert outcomes(await dead.hold(["gpu4"], now)) == {"gpu4": DONE}
     assert outcomes(await dead.requeue([job], now)) == {job: DONE}
-    dead.close()
+    await dead.close()
     assert cluster.state(job) == "PENDING"
     cluster.until(lambda: cluster.state(job) == "RUNNING", 25)
     late_s = time.time() - now.until_unix_s
