@@ -37,7 +37,7 @@ proto: .venv/dev.stamp ## generate gridpivot/v1 from protos/
 chaos: .venv/dev.stamp ## every fault against a real controller (CHAOS_ARGS="--short"); last line is one JSON object
 	@$(PY) -m sim.chaos $(CHAOS_ARGS)
 
-bench-%: .venv/dev.stamp ## bench-governor, -ingest, -metrics, -dispatch, -forecast, -regret, -asic, -nvml, -scan, -nodes, -link, -ceiling, -emerald, -demand: last line is one JSON object
+bench-%: .venv/dev.stamp ## bench-governor, -ingest, -metrics, -dispatch, -forecast, -regret, -asic, -nvml, -scan, -nodes, -link, -ceiling, -emerald, -demand, -kube: last line is one JSON object
 	@$(PY) tests/bench/bench_$*.py
 
 test-gpu: .venv/dev.stamp ## on a machine with an NVIDIA board: reads, limits with read-back, how long a cap and a clock lock take; puts both back

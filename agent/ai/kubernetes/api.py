@@ -1,7 +1,8 @@
 """One request to an API server: its own deadline, a bounded answer, the server's word kept. Knows no resource.
 
 A status that is about one object (404, 409, 429, 403, 5xx) is an answer; a server that as a whole is silent, unreachable or
-does not know us is WorkloadRefused.
+does not know us is WorkloadRefused. Lists come in pages that are small in bytes, since parsing one holds the interpreter, and
+with it the governor's tick, in whichever thread it is done.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
@@ -23,11 +24,15 @@ from gridpivot.vocabulary import LeverOutcome
 if TYPE_CHECKING:
     import httpx  # an agent without Kubernetes does not pay for it
 
-MOST_BYTES = 64 * 2**20
-PAGE = 500  # objects a page; kubectl asks for as many
-MOST_PAGES = 200
+MOST_BYTES = 8 * 2**20  # of one answer; etcd keeps no object over 1.5 MiB
+FIRST_PAGE, MOST_A_PAGE = 100, 500  # objects; kubectl asks for 500
+PAGE_BYTES = 2**19  # what a page should come to: some 5 ms of parsing
+MOST_OBJECTS, MOST_PAGES = 100_000, 5_000
+IN_THREAD_BYTES = 2**15
 POD_FILES = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # where a pod finds its token and CA
 MERGE_PATCH = "application/merge-patch+json"
+
+Kept = TypeVar("Kept")
 
 _WORDS = {
     401: LeverOutcome.NO_PERMISSION,
@@ -45,6 +50,7 @@ class Answer:
     status: int
     body: Mapping[str, Any] = field(default_factory=dict)
     retry_after_s: float | None = None  # as the server asks, with 429 mostly
+    size_bytes: int = 0
 
     @property
     def ok(self) -> bool:
@@ -85,23 +91,37 @@ class Api:
         """A new object, or a subresource such as an eviction."""
         return await self.request("POST", path, body=body)
 
-    async def items(self, path: str, **params: str) -> list[Mapping[str, Any]]:
-        """All objects of a collection, page by page; raises WorkloadRefused for whatever is not a list."""
-        found: list[Mapping[str, Any]] = []
-        going_on: dict[str, str] = {}
+    async def items(
+        self, path: str, keep: Callable[[Sequence[Mapping[str, Any]]], Iterable[Kept]], **params: str
+    ) -> tuple[Kept, ...]:
+        """What `keep` makes of all objects of a collection, called page by page in a thread; the rest of a page is let go.
+
+        Raises WorkloadRefused for whatever is not a list.
+        """
+        found: list[Kept] = []
+        seen, size, going_on = 0, FIRST_PAGE, dict[str, str]()
         for _ in range(MOST_PAGES):
-            answer = await self.get(path, **params, limit=str(PAGE), **going_on)
+            try:
+                answer = await self.get(path, **params, limit=str(size), **going_on)
+            except _TooLong:
+                if size == 1:
+                    raise
+                size = max(1, size // 4)
+                continue
             if not answer.ok:
                 raise WorkloadRefused(answer.outcome, f"GET {path}: {answer.said}{_hint(answer.status)}")
             items, meta = answer.body.get("items", 0), answer.body.get("metadata") or {}
             whole = isinstance(items, list | None) and all(isinstance(one, Mapping) for one in items or ())
             if not whole or not isinstance(meta, Mapping):
                 raise WorkloadRefused(LeverOutcome.FAILED, f"GET {path}: not a list; is {self._url} an API server?")
-            found += items or []
+            found += await asyncio.to_thread(_kept, keep, items or [])
             going_on = {"continue": str(meta["continue"])} if meta.get("continue") else {}
             if not going_on:
-                return found
-        raise WorkloadRefused(LeverOutcome.FAILED, f"GET {path}: more than {PAGE * MOST_PAGES} objects")
+                return tuple(found)
+            seen, size = seen + len(items or ()), _next_page(len(items or ()), answer.size_bytes)
+            if seen >= MOST_OBJECTS:
+                break
+        raise WorkloadRefused(LeverOutcome.FAILED, f"GET {path}: more than {MOST_OBJECTS} objects")
 
     async def request(
         self,
@@ -124,7 +144,11 @@ class Api:
                 if content is not None:
                     headers["Content-Type"] = content_type
                 async with self._client.stream(method, path, params=params, content=content, headers=headers) as said:
-                    answer = _answer(said, await _body(said, f"{method} {path}"))
+                    body_bytes = await _body(said, f"{method} {path}")
+                if len(body_bytes) < IN_THREAD_BYTES:
+                    answer = _answer(said, body_bytes)
+                else:
+                    answer = await asyncio.to_thread(_answer, said, body_bytes)
         except (TimeoutError, httpx.TimeoutException):
             raise WorkloadRefused(
                 LeverOutcome.SLOW, f"{method} {path}: no answer within {self._deadline_s:g} s"
@@ -171,6 +195,21 @@ class Api:
         return {"Authorization": f"Bearer {token}"}
 
 
+class _TooLong(WorkloadRefused):
+    """More bytes than one answer may have; a list can be asked for in smaller pages."""
+
+
+def _kept(
+    keep: Callable[[Sequence[Mapping[str, Any]]], Iterable[Kept]], items: Sequence[Mapping[str, Any]]
+) -> list[Kept]:
+    return list(keep(items))
+
+
+def _next_page(objects: int, size_bytes: int) -> int:
+    """Objects to ask for, so that a page comes to PAGE_BYTES if they are as large as the last ones."""
+    return max(1, min(MOST_A_PAGE, objects * PAGE_BYTES // max(1, size_bytes)))
+
+
 def _where(settings: KubernetesSettings) -> tuple[str, Path | None, Path | None]:
     """Address, CA and token: of the settings, or as every pod is told them."""
     if settings.api_url is not None:
@@ -189,7 +228,7 @@ async def _body(said: httpx.Response, what: str) -> bytes:
     async for piece in said.aiter_bytes():
         body += piece
         if len(body) > MOST_BYTES:
-            raise WorkloadRefused(LeverOutcome.FAILED, f"{what}: more than {MOST_BYTES // 2**20} MiB")
+            raise _TooLong(LeverOutcome.FAILED, f"{what}: more than {MOST_BYTES // 2**20} MiB")
     return bytes(body)
 
 
@@ -202,7 +241,7 @@ def _answer(said: httpx.Response, body: bytes) -> Answer:
         if said.is_success:
             raise WorkloadRefused(LeverOutcome.FAILED, f"{said.request.url.path}: an answer that is no JSON object")
         found = {}  # a proxy's page; the status says enough
-    return Answer(said.status_code, found, _seconds(said.headers.get("retry-after")))
+    return Answer(said.status_code, found, _seconds(said.headers.get("retry-after")), len(body))
 
 
 def _seconds(text: str | None) -> float | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from agent.ai.kubernetes.api import Api
 from agent.ai.kubernetes.marks import Mark, marks_on, without_order
@@ -114,7 +115,7 @@ class Kueue:
 
     async def _workload_of(self, job: Job) -> KueueWorkload | None:
         path = f"{self._base}/namespaces/{self._settings.namespace}/workloads"
-        found = read_all(KueueWorkload, await self._api.items(path))
+        found = await self._api.items(path, partial(read_all, KueueWorkload))
         return next((w for w in found if any(o.uid == job.metadata.uid for o in w.metadata.owner_references)), None)
 
     def _switch_of(self, job: Job, workload: KueueWorkload) -> Switch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence, Set
+from functools import partial
 from typing import Any
 
 from agent.ai.kubernetes.api import Api
@@ -100,28 +101,26 @@ class KubernetesPool:
             return await free_switch(self._api, node_switch(name), order_id, self._settings.namespace)
 
     async def _nodes(self) -> tuple[Node, ...]:
-        return read_all(Node, await self._api.items("/api/v1/nodes", labelSelector=self._settings.node_selector))
+        return await self._api.items(
+            "/api/v1/nodes", partial(read_all, Node), labelSelector=self._settings.node_selector
+        )
 
     async def _look(self) -> Cluster:
-        """Four questions beside each other; any refusal is a refusal of the whole, since half a look is none."""
+        """Nodes, then three questions beside each other; any refusal is a refusal of the whole, since half a look is none."""
+        nodes = await self._nodes()
         jobs_path = f"/apis/batch/v1/namespaces/{self._settings.namespace}/jobs"
         asked = await asyncio.gather(
-            self._nodes(),
-            self._api.items("/api/v1/pods", fieldSelector=LIVE),
-            self._api.items(jobs_path),
+            self._api.items("/api/v1/pods", partial(_pods_on, {n.metadata.name for n in nodes}), fieldSelector=LIVE),
+            self._api.items(jobs_path, partial(read_all, Job)),
             self._kueue.look(),
             return_exceptions=True,  # all come to their end: httpx leaves a socket behind when cancelled in a handshake
         )
-        nodes, pods, jobs, queue = asked
+        pods, jobs, queue = asked
         for refused in asked:
             if isinstance(refused, BaseException):
                 raise refused
-        assert isinstance(nodes, tuple) and isinstance(pods, list) and isinstance(jobs, list)
-        assert not isinstance(queue, BaseException)
-        # In a thread: a cluster may have ten thousand pods, and the governor's tick shares this loop.
-        pod_records = await asyncio.to_thread(_pods_on, {node.metadata.name for node in nodes}, pods)
-        job_records = await asyncio.to_thread(read_all, Job, jobs)
-        return Cluster(self._clock.now().unix_s, nodes, pod_records, job_records, queue)
+        assert isinstance(pods, tuple) and isinstance(jobs, tuple) and not isinstance(queue, BaseException)
+        return Cluster(self._clock.now().unix_s, nodes, pods, jobs, queue)
 
 
 def _pods_on(nodes: Set[str], pods: Sequence[Mapping[str, Any]]) -> tuple[Pod, ...]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from agent.ai.kubernetes.api import MOST_BYTES, PAGE_BYTES
 from agent.ai.workload import WorkloadRefused
 from gridpivot.vocabulary import LeverOutcome
 from sim.kube.store import JOBS, NODES, PODS
+from sim.miners.web import WebAnswer, WebRequest
 from tests.unit.ai.kubernetes.conftest import Site
 
 pytestmark = pytest.mark.unit
@@ -154,6 +156,46 @@ async def test_hundreds_of_pods_come_page_by_page(site: Site) -> None:
     site.cluster.add_pod("other", "zz-last", "gpu2", gpus=3)
     work = await site.pool().observe(0.0)
     assert {n.name: n.busy_gpus for n in work.nodes}["gpu2"] == 3
+
+
+def answers(site: Site, path: str) -> list[int]:
+    """Sizes of answers [bytes] about a path from now on, as they come."""
+    sizes: list[int] = []
+    true_web = site.server.web
+
+    def web(request: WebRequest) -> WebAnswer | None:
+        answer = true_web(request)
+        if answer is not None and request.path.startswith(path):
+            sizes.append(len(answer.body))
+        return answer
+
+    site.server.web = web  # type: ignore[method-assign]
+    return sizes
+
+
+async def test_pages_stay_small_in_bytes_so_that_parsing_one_does_not_hold_the_loop(site: Site) -> None:
+    for n in range(300):
+        site.cluster.add_pod("other", f"p{n:04}", "login", gpus=0, annotations={"note": "x" * 10_000})
+    sizes = answers(site, "/api/v1/pods")
+    await site.pool().observe(0.0)
+    assert sum(sizes) > 3_000_000 and max(sizes[1:]) <= 1.1 * PAGE_BYTES
+
+
+async def test_page_that_would_be_too_long_is_asked_for_in_smaller_ones(site: Site) -> None:
+    for n in range(60):
+        site.cluster.add_pod("other", f"p{n:04}", "login", gpus=0, annotations={"note": "x" * 200_000})
+    site.cluster.add_pod("other", "zz-last", "gpu2", gpus=3)
+    sizes = answers(site, "/api/v1/pods")
+    work = await site.pool().observe(0.0)
+    assert sizes[0] > MOST_BYTES >= max(sizes[1:])
+    assert {n.name: n.busy_gpus for n in work.nodes}["gpu2"] == 3
+
+
+async def test_single_object_that_is_too_long_is_refused(site: Site) -> None:
+    site.cluster.add_pod("other", "huge", "login", gpus=0, annotations={"note": "x" * (MOST_BYTES + 1)})
+    with pytest.raises(WorkloadRefused, match=r"/api/v1/pods: more than 8 MiB") as refused:
+        await site.pool().observe(0.0)
+    assert refused.value.outcome is LeverOutcome.FAILED
 
 
 async def test_silent_node_is_not_idle(site: Site) -> None:
