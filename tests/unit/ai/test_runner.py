@@ -163,6 +163,10 @@ def test_stage_that_only_watches_sends_nothing_for_what_an_earlier_process_held(
             await site.until(lambda: site.side.work is not None)
             site.target_w = 6_000.0
             await site.until(lambda: "requeue" in (tmp_path / "ai-pulls.json").read_text())
+            await site.until(
+                lambda: "41" not in site.jobs() or "42" not in site.jobs()
+            )  # the script has ended, and writes no more
+            await site.until(lambda: site.side.busy is None or site.side.busy.done())
         held = json.loads(file.read_text())
         async with Site(file, tmp_path, acts=False).running() as after:
             began_s = after.clock.now().monotonic_s
