@@ -5,9 +5,9 @@ Imports of device libraries happen here, one kind a function, so that a bare mac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,32 +17,17 @@ from agent.backends import Coils, Fallbacks, Meter, MeterSample, Miners, PoolRea
 from agent.hardware import Hardware
 from agent.identity.trust import addresses_of
 from agent.local_control import Handler
+from agent.saying import Say
 from agent.settings import AgentSettings
 from agent.site import MOST_RATIO
 from gridpivot.clock import Clock, Instant
 from gridpivot.columns import DeviceTable
 from gridpivot.curves import AiPool
-from gridpivot.vocabulary import EventKind, Mode, Stage
+from gridpivot.vocabulary import Mode, Stage
 
 if TYPE_CHECKING:
     from agent.bmc.reader import BmcReader  # brings httpx
     from agent.nodes.pools import NodePools
-
-
-class Say(Protocol):
-    """Says an event upwards."""
-
-    def __call__(
-        self,
-        kind: EventKind,
-        message: str,
-        figures: Mapping[str, float] | None = None,
-        *,
-        actor: str = "",
-        order_id: str = "",
-    ) -> None:
-        """Say it."""
-        ...
 
 
 class NoMiners:

@@ -29,7 +29,8 @@ from agent.nodes.table import Node
 from agent.off.empty import boards_against, held_against, work_against
 from agent.off.order import STANDBY_W, Do, OffOrder, OffState, Seen, decide, empty_enough
 from agent.off.record import FILE, load_orders, orders_bytes
-from agent.off.telling import Say, as_pull, tell_promise, tell_step
+from agent.off.telling import as_pull, tell_promise, tell_step
+from agent.saying import Say
 from gridpivot.clock import Clock
 from gridpivot.vocabulary import EventKind, LeverName, LeverOutcome
 

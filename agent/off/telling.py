@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from agent.ai.desk import Pull, PullState
 from agent.ai.lever import Promise
 from agent.off.order import Do, OffOrder, OffState
+from agent.saying import Say
 from gridpivot.vocabulary import EventKind, LeverName, LeverOutcome
 
 _GOING, _COMING = (OffState.CHECKING, OffState.STOPPING), (OffState.STARTING,)
-
-
-class Say(Protocol):
-    """Says an event upwards."""
-
-    def __call__(
-        self,
-        kind: EventKind,
-        message: str,
-        figures: Mapping[str, float] | None = None,
-        *,
-        actor: str = "",
-        order_id: str = "",
-    ) -> None:
-        """Say it."""
-        ...
 
 
 def tell_promise(order: OffOrder, say: Say) -> None:
